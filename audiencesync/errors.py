@@ -69,13 +69,13 @@ class QueryError(UsageError):
     """An audience's SQL failed, or its result breaks a rule; nothing of it was kept."""
 
 
-class LeaseHeld(AudiencesyncError):  # noqa: N818 - named by what is the case
+class LeaseHeld(AudiencesyncError):
     """Another process works this; `--wait` waits for it."""
 
     exit_code = 99
 
 
-class Unavailable(AudiencesyncError):  # noqa: N818 - named by what is the case
+class Unavailable(AudiencesyncError):
     """Something outside is away; the same command later goes on where this one stopped."""
 
     exit_code = 75
