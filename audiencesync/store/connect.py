@@ -1,0 +1,60 @@
+"""The state as the rest of the store uses it: short reads that lock nothing, short writes that are alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from audiencesync.errors import StateUnavailable
+from audiencesync.store.engine import BACKENDS, Backend, open_engine
+
+
+class Store:
+    """One state database; `clock` stands in for the database's own time where a test moves it."""
+
+    def __init__(self, engine: Engine, *, clock: Callable[[], datetime] | None = None) -> None:
+        self.engine = engine
+        self.backend: Backend = BACKENDS[engine.dialect.name]
+        self._clock = clock
+
+    @classmethod
+    def open(cls, url: str, *, create: bool = True) -> Store:
+        """The state at `url`; nothing is read yet."""
+        return cls(open_engine(url, create=create))
+
+    def now(self, connection: Connection) -> datetime:
+        """The time all holders of leases agree on."""
+        return self._clock() if self._clock else self.backend.now(connection)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection on which each statement stands alone and takes no lock."""
+        with _translated(), self.engine.connect() as connection:
+            yield connection.execution_options(**self.backend.alone)
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction of its own: all of it or nothing."""
+        with _translated(), self.engine.connect() as connection:
+            connection.execution_options(writes=True)
+            with connection.begin():
+                yield connection
+
+    def close(self) -> None:
+        """Let go of every connection."""
+        self.engine.dispose()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        lines = str(error.orig).strip().splitlines() or ["no reason given"]
+        raise StateUnavailable(f"the state database does not answer as it should: {lines[0]}") from error
+    except SQLAlchemyError as error:
+        raise StateUnavailable(f"the state database cannot be used: {str(error).splitlines()[0]}") from error
