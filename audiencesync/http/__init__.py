@@ -1,0 +1,145 @@
+"""Requests to destinations, bounded in time and size; the only module that imports httpx, so it is imported lazily."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from audiencesync import __version__
+from audiencesync.errors import AccountRefused, NotTaken, Unanswered
+from audiencesync.http.answers import Asked, Reply, judge
+from audiencesync.http.deadline import Deadline, watch
+
+__all__ = ["Client", "Reply"]
+
+LONGEST_REPLY = 65536
+"""Bytes of an answer that are read; what no destination needs is not worth the memory."""
+
+KEEP_ALIVE = 4.0
+"""Seconds an idle connection is kept: less than the five after which some servers (Node) cut it."""
+
+LONGEST_CONNECT = 5.0
+"""Seconds for each of a host's numbers and for the TLS handshake; a deadline cannot end a look-up of names."""
+
+_CONNECTED = ("connection.connect_tcp.complete", "connection.start_tls.complete")
+
+for _name in ("httpx", "httpcore"):
+    logging.getLogger(_name).setLevel(logging.WARNING)  # below it they write whole URLs
+
+
+class Client:
+    """One thread's connection to one destination; it never retries, follows no redirect and asks no environment.
+
+    `account` and `address` name the settings that an error tells people to check; `secrets` never appear in errors.
+    """
+
+    def __init__(self, *, account: str = "the key", address: str = "url", secrets: tuple[str, ...] = ()) -> None:
+        self._account, self._address, self._secrets = account, address, secrets
+        self._client: httpx.Client | None = None
+        self._secure = False
+        self._socket: Any = None
+
+    def post(self, url: str, body: bytes, headers: Mapping[str, str], *, seconds: float, gzip: bool = False) -> Reply:
+        """Post `body` and give the 2xx answer back, all within `seconds`; raises the DeliveryError of anything else."""
+        secrets = (*self._secrets, headers.get("Authorization", ""))
+        asked = Asked(_host(url), self._account, self._address, secrets, body)
+        sent = dict(headers)
+        if gzip:
+            sent["Content-Encoding"] = "gzip"
+            body = zlib.compress(body, level=1, wbits=31)
+        status, answered, reply = self._exchange("POST", url, body, sent, seconds=seconds)
+        return judge(status, answered, reply, asked)
+
+    def reach(self, url: str, *, seconds: float) -> int:
+        """The status of a GET without credentials, whatever it is; raises NotTaken or Unanswered when none comes."""
+        return self._exchange("GET", url, b"", {}, seconds=seconds)[0]
+
+    def close(self) -> None:
+        """Close the connection; the next request opens another."""
+        if self._client is not None:
+            self._client.close()
+        self._client = self._socket = None
+
+    def _exchange(self, method: str, url: str, body: bytes, headers: Mapping[str, str], *,
+                  seconds: float) -> tuple[int, Mapping[str, str], bytes]:
+        with self._within(seconds, url) as deadline:
+            def trace(event: str, info: dict[str, Any]) -> None:
+                if event in _CONNECTED:
+                    self._socket = info["return_value"].get_extra_info("socket")
+                    if not deadline.covers(self._socket):
+                        self._socket.close()
+                        raise httpx.ConnectTimeout("connected too late")
+
+            timeout = httpx.Timeout(seconds, connect=min(seconds, LONGEST_CONNECT))
+            with self._open(url).stream(method, url, content=body, headers=headers, timeout=timeout,
+                                        extensions={"trace": trace}) as response:
+                return response.status_code, response.headers, self._read(response)
+
+    @contextmanager
+    def _within(self, seconds: float, url: str) -> Iterator[Deadline]:
+        """Hold a deadline over a request, and say what its failing means: may it have arrived or not."""
+        host, deadline = _host(url), Deadline(seconds, self._socket)
+        watch.add(deadline)
+        try:
+            yield deadline
+            if deadline.passed:  # an answer that ends with its connection looks whole when the connection is shut
+                raise Unanswered(f"{host} gave no whole answer within {seconds:g} s")
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise NotTaken(f"{host} cannot be reached: {error or 'no connection in time'}") from error
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise AccountRefused(f"{host} has an address that cannot be sent to: check {self._address}") from error
+        except httpx.HTTPError as error:
+            late = deadline.passed or isinstance(error, httpx.TimeoutException)
+            what = f"no whole answer within {seconds:g} s" if late else f"no sensible answer ({type(error).__name__})"
+            raise Unanswered(f"{host} gave {what}") from error
+        finally:
+            watch.remove(deadline)
+            if deadline.passed:
+                self.close()
+
+    def _read(self, response: httpx.Response) -> bytes:
+        """The body as far as it is of use: a 2xx must end in time and size, any other status speaks for itself."""
+        body = bytearray()
+        try:
+            for chunk in response.iter_raw():
+                body += chunk
+                if len(body) > LONGEST_REPLY:
+                    break
+        except httpx.HTTPError:
+            if response.is_success:
+                raise
+        if response.is_success and len(body) > LONGEST_REPLY:
+            raise Unanswered(f"{response.url.host} gave an answer of more than {LONGEST_REPLY:,} bytes",
+                             status=response.status_code)
+        return bytes(body[:LONGEST_REPLY])
+
+    def _open(self, url: str) -> httpx.Client:
+        secure = not url.startswith("http:")
+        if self._client is None or secure != self._secure:
+            self.close()
+            limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEP_ALIVE)
+            self._client = httpx.Client(verify=_trust(secure=secure), trust_env=False, http2=False, limits=limits,
+                                        follow_redirects=False, headers=_HEADERS)
+            self._secure = secure
+        return self._client
+
+
+_HEADERS = {"User-Agent": f"audiencesync/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
+
+
+@cache
+def _trust(*, secure: bool) -> ssl.SSLContext:
+    """The process's one SSL context, which costs 26 ms to make; plain http gets an empty one that trusts nobody."""
+    return httpx.create_ssl_context(trust_env=False) if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).netloc.rpartition("@")[2]
