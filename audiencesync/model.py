@@ -85,6 +85,82 @@ class Chunk(NamedTuple):
     included: list[str] | None
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One computation of one audience at one instant; `changed` counts entered and exited."""
+
+    key: str
+    number: int
+    as_of: datetime
+    status: str
+    members: int = 0
+    entered: int = 0
+    exited: int = 0
+    duplicates: int = 0
+    error: str | None = None
+
+    @property
+    def changed(self) -> int:
+        """How many users' membership changed."""
+        return self.entered + self.exited
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One computation's part of a sync: from one run (0 lies before everything) to a newer one."""
+
+    computation_id: int
+    key: str
+    from_run: int
+    to_run: int
+    envelope: Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """Bringing one destination from one run to a newer one; a row that its content is a pure function of."""
+
+    id: int
+    destination: str
+    mode: str
+    secret: bytes
+    retries_due: datetime
+    claimed: str | None
+    acknowledged: str | None
+    total: int
+    sent: int
+    rejected: int
+    requests: int
+    opened_at: datetime
+    spans: tuple[Span, ...] = ()
+
+    @property
+    def content(self) -> Content:
+        """What its calls have in common."""
+        return Content(self.secret, tuple(span.envelope for span in self.spans))
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The calls of some users, in order; `end` is the last of them, and no user is split between two pages."""
+
+    end: str
+    calls: list[Call]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What one commit says of a sync: cursors as they shall be, and what became of the calls acknowledged by it."""
+
+    claimed: str | None
+    acknowledged: str | None
+    accepted: Sequence[Call] = ()
+    refused: Sequence[tuple[Call, Refusal]] = ()
+    requests: int = 0
+    unresolved: bool = False
+    """Whether an attempt since the last commit may still arrive, so that a settle time must pass."""
+
+
 class Call(NamedTuple):
     """One identify call to be: `span` is the index of its computation among the sync's spans."""
 

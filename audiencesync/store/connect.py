@@ -40,9 +40,19 @@ class Store:
     def write(self) -> Iterator[Connection]:
         """A transaction of its own: all of it or nothing."""
         with _translated(), self.engine.connect() as connection:
-            connection.execution_options(writes=True)
+            with self.transaction(connection):
+                yield connection
+
+    @contextmanager
+    def transaction(self, connection: Connection) -> Iterator[Connection]:
+        """The same for a connection that already holds something, such as a temporary table."""
+        connection.rollback()
+        connection.execution_options(**self.backend.together, writes=True)
+        try:
             with connection.begin():
                 yield connection
+        finally:
+            connection.execution_options(**self.backend.alone, writes=False)
 
     def close(self) -> None:
         """Let go of every connection."""

@@ -41,10 +41,11 @@ from audiencesync.errors import UsageError
 class Backend(ABC):
     """What SQLite and PostgreSQL say differently; a new database for the state is one more of these.
 
-    `alone` are the execution options under which each statement is its own transaction.
+    `alone` are the execution options under which each statement is its own transaction, `together` the others.
     """
 
     alone: ClassVar[dict[str, Any]] = {"isolation_level": "AUTOCOMMIT"}
+    together: ClassVar[dict[str, Any]] = {"isolation_level": "READ COMMITTED"}
 
     @abstractmethod
     def array(self, name: str, *, paired: bool = False) -> Select[Any]:
@@ -84,6 +85,7 @@ class Sqlite(Backend):
     """
 
     alone: ClassVar[dict[str, Any]] = {}
+    together: ClassVar[dict[str, Any]] = {}
 
     def array(self, name: str, *, paired: bool = False) -> Select[Any]:
         """One JSON array; a text of 5,000 ids costs a sixth of 5,000 rows of parameters."""

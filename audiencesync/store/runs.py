@@ -1,0 +1,202 @@
+"""A run: read the complete result into a stage, then compare and remember in one short transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    Integer,
+    MetaData,
+    Row,
+    Select,
+    Table,
+    Text,
+    bindparam,
+    func,
+    insert,
+    literal,
+    null,
+    select,
+    update,
+)
+from sqlalchemy.schema import CreateTable, DropTable
+
+from audiencesync import failpoints
+from audiencesync.errors import QueryError, UsageError
+from audiencesync.model import Audience, Chunk, Run
+from audiencesync.store.connect import Store
+from audiencesync.store.tables import UserId, computations, memberships, runs
+
+_temporary = MetaData()
+
+
+def _temporary_table(name: str, *columns: Column[Any], **options: Any) -> Table:
+    return Table(name, _temporary, *columns, prefixes=["TEMPORARY"], **options)
+
+
+_heap = _temporary_table("stage_rows", Column("user_id", UserId), Column("included", Text))
+_staged = _temporary_table("stage", Column("user_id", UserId, primary_key=True), Column("included", Text),
+                           sqlite_with_rowid=False)
+_diff = _temporary_table("stage_diff", Column("user_id", UserId, primary_key=True), Column("entered", Integer),
+                         sqlite_with_rowid=False)
+EXITED, ENTERED, RENEWED = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A complete result, sorted, one row a user, on a connection of its own; `rows` counts duplicates too.
+
+    `paired` says whether included columns travel along.
+    """
+
+    connection: Connection
+    rows: int
+    members: int
+    paired: bool
+
+
+@contextmanager
+def stage(store: Store, chunks: Iterable[Chunk]) -> Iterator[Stage]:
+    """Hold a result while it is compared; filled outside of any transaction, so that nobody waits for the source."""
+    with store.read() as connection:
+        for table in _temporary.sorted_tables:
+            connection.execute(CreateTable(table))
+        try:
+            rows, paired = 0, False
+            for chunk in chunks:
+                _fill(store, connection, chunk)
+                rows += len(chunk.ids)
+                paired = chunk.included is not None
+            connection.execute(store.backend.sort(_heap, _staged))
+            members = connection.execute(select(func.count()).select_from(_staged)).scalar_one()
+            failpoints.reach("run.staged")
+            yield Stage(connection, rows, members, paired)
+        finally:
+            if not connection.invalidated and not connection.closed:
+                connection.rollback()
+                for table in _temporary.sorted_tables:
+                    connection.execute(DropTable(table))
+
+
+def _fill(store: Store, connection: Connection, chunk: Chunk) -> None:
+    paired = chunk.included is not None
+    rows = store.backend.array("ids", paired=paired)
+    columns = ["user_id", "included"] if paired else ["user_id"]
+    connection.execute(insert(_heap).from_select(columns, rows),
+                       store.backend.parameters("ids", chunk.ids, chunk.included))
+
+
+def present(computation_id: int) -> Select[Any]:
+    """The users whose membership lasts."""
+    return select(memberships.c.user_id).where(memberships.c.computation_id == computation_id,
+                                               memberships.c.until_run.is_(None))
+
+
+def computation(store: Store, connection: Connection, audience: Audience) -> Row[Any]:
+    """The audience's row, made at its first appearance and locked until the transaction ends."""
+    query = select(computations).where(computations.c.key == audience.key)
+    row = connection.execute(query.with_for_update() if store.backend.for_update else query).one_or_none()
+    if row is None:
+        connection.execute(insert(computations).values(key=audience.key, kind=audience.kind))
+        row = connection.execute(query).one()
+    if row.retired_at is not None:
+        raise UsageError(f"{audience.path.name}: the key {audience.key} belongs to a retired audience, and destinations "
+                         "still remember it; give this one another name or `key:`")
+    return row
+
+
+def last_run(connection: Connection, computation_id: int) -> Row[Any] | None:
+    """The newest run that ended well; the one whose members last."""
+    return connection.execute(
+        select(runs).where(runs.c.computation_id == computation_id, runs.c.status == "done")
+        .order_by(runs.c.number.desc()).limit(1)).one_or_none()
+
+
+def _next_number(connection: Connection, computation_id: int) -> int:
+    newest = select(func.max(runs.c.number)).where(runs.c.computation_id == computation_id)
+    return (connection.execute(newest).scalar() or 0) + 1
+
+
+def check_run(row: Any, last: Any, audience: Audience, id_kind: str, as_of: datetime) -> None:
+    """Refuse a run that lies before the last one (UsageError) or names its users otherwise (QueryError)."""
+    if last is not None and as_of < last.as_of:
+        raise UsageError(f"{audience.key}: as of {as_of:%Y-%m-%d %H:%M:%S}Z lies before its last run, as of "
+                         f"{last.as_of:%Y-%m-%d %H:%M:%S}Z; what was told cannot be taken back in time")
+    if row is not None and row.id_kind not in (None, id_kind):
+        raise QueryError(f"{audience.path.name}: the id column was {row.id_kind} and is now {id_kind}: destinations know "
+                         f"these users by {row.id_kind}; select that column again, or give the audience a new key")
+
+
+def record(store: Store, held: Stage, audience: Audience, *, id_kind: str, as_of: datetime, started_at: datetime,
+           definition_hash: str) -> Run:
+    """Compare the stage with the memberships that last, and write what differs and the run, together or not at all."""
+    with store.transaction(held.connection) as connection:
+        row = computation(store, connection, audience)
+        check_run(row, last_run(connection, row.id), audience, id_kind, as_of)
+        number = _next_number(connection, row.id)
+        counts = _compare(store, connection, row.id, paired=held.paired)
+        _end(connection, row.id, number, counts)
+        _begin(connection, row.id, number, counts, paired=held.paired)
+        run = Run(audience.key, number, as_of, "done", held.members, counts.get(ENTERED, 0), counts.get(EXITED, 0),
+                  held.rows - held.members)
+        _write_run(store, connection, row.id, run, started_at)
+        connection.execute(update(computations).where(computations.c.id == row.id)
+                           .values(id_kind=id_kind, definition_hash=definition_hash))
+        failpoints.reach("run.written")
+    return run
+
+
+def _compare(store: Store, connection: Connection, computation_id: int, *, paired: bool) -> dict[int, int]:
+    for statement in store.backend.differences(_staged, present(computation_id), _diff):
+        connection.execute(statement)
+    lasting = (memberships.c.computation_id == computation_id, memberships.c.until_run.is_(None))
+    once_paired = select(literal(1)).where(*lasting, memberships.c.included.is_not(None)).exists()
+    if paired or connection.execute(select(once_paired)).scalar():
+        renewed = (select(_staged.c.user_id, literal(RENEWED))
+                   .join(memberships, memberships.c.user_id == _staged.c.user_id)
+                   .where(*lasting, memberships.c.included.is_distinct_from(_staged.c.included)))
+        connection.execute(insert(_diff).from_select(["user_id", "entered"], renewed))
+    return {entered: count for entered, count in connection.execute(
+        select(_diff.c.entered, func.count()).group_by(_diff.c.entered))}
+
+
+def _end(connection: Connection, computation_id: int, number: int, counts: dict[int, int]) -> None:
+    if counts.get(EXITED) or counts.get(RENEWED):
+        ended = select(_diff.c.user_id).where(_diff.c.entered.in_((EXITED, RENEWED)))
+        connection.execute(update(memberships).where(
+            memberships.c.computation_id == computation_id, memberships.c.until_run.is_(None),
+            memberships.c.user_id.in_(ended)).values(until_run=number))
+
+
+def _begin(connection: Connection, computation_id: int, number: int, counts: dict[int, int], *, paired: bool) -> None:
+    if not (counts.get(ENTERED) or counts.get(RENEWED)):
+        return
+    source = _diff.join(_staged, _staged.c.user_id == _diff.c.user_id) if paired else _diff
+    begun = (select(bindparam("computation", computation_id, Integer), _diff.c.user_id,
+                    bindparam("number", number, Integer), null(), _staged.c.included if paired else null())
+             .select_from(source)
+             .where(_diff.c.entered.in_((ENTERED, RENEWED))).order_by(_diff.c.user_id))
+    connection.execute(insert(memberships).from_select(
+        ["computation_id", "user_id", "since_run", "until_run", "included"], begun))
+
+
+def _write_run(store: Store, connection: Connection, computation_id: int, run: Run, started_at: datetime) -> None:
+    connection.execute(insert(runs).values(
+        computation_id=computation_id, number=run.number, as_of=run.as_of, status=run.status, members=run.members,
+        entered=run.entered, exited=run.exited, changed=run.changed, duplicates=run.duplicates, error=run.error,
+        started_at=started_at, ended_at=store.now(connection)))
+
+
+def record_failure(store: Store, audience: Audience, *, as_of: datetime, started_at: datetime, error: str) -> Run:
+    """Remember that a run failed and why; memberships stay as they are."""
+    with store.write() as connection:
+        row = computation(store, connection, audience)
+        run = Run(audience.key, _next_number(connection, row.id), as_of, "failed", error=error)
+        _write_run(store, connection, row.id, run, started_at)
+    return run
