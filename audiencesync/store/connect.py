@@ -39,9 +39,8 @@ class Store:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction of its own: all of it or nothing."""
-        with _translated(), self.engine.connect() as connection:
-            with self.transaction(connection):
-                yield connection
+        with _translated(), self.engine.connect() as connection, self.transaction(connection):
+            yield connection
 
     @contextmanager
     def transaction(self, connection: Connection) -> Iterator[Connection]:

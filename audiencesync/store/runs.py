@@ -106,8 +106,8 @@ def computation(store: Store, connection: Connection, audience: Audience) -> Row
         connection.execute(insert(computations).values(key=audience.key, kind=audience.kind))
         row = connection.execute(query).one()
     if row.retired_at is not None:
-        raise UsageError(f"{audience.path.name}: the key {audience.key} belongs to a retired audience, and destinations "
-                         "still remember it; give this one another name or `key:`")
+        raise UsageError(f"{audience.path.name}: the key {audience.key} belongs to a retired audience, and "
+                         "destinations still remember it; give this one another name or `key:`")
     return row
 
 
@@ -129,8 +129,8 @@ def check_run(row: Any, last: Any, audience: Audience, id_kind: str, as_of: date
         raise UsageError(f"{audience.key}: as of {as_of:%Y-%m-%d %H:%M:%S}Z lies before its last run, as of "
                          f"{last.as_of:%Y-%m-%d %H:%M:%S}Z; what was told cannot be taken back in time")
     if row is not None and row.id_kind not in (None, id_kind):
-        raise QueryError(f"{audience.path.name}: the id column was {row.id_kind} and is now {id_kind}: destinations know "
-                         f"these users by {row.id_kind}; select that column again, or give the audience a new key")
+        raise QueryError(f"{audience.path.name}: the id column was {row.id_kind} and is now {id_kind}: destinations "
+                         f"know these users by {row.id_kind}; select that column again, or give the audience a new key")
 
 
 def record(store: Store, held: Stage, audience: Audience, *, id_kind: str, as_of: datetime, started_at: datetime,
@@ -162,8 +162,8 @@ def _compare(store: Store, connection: Connection, computation_id: int, *, paire
                    .join(memberships, memberships.c.user_id == _staged.c.user_id)
                    .where(*lasting, memberships.c.included.is_distinct_from(_staged.c.included)))
         connection.execute(insert(_diff).from_select(["user_id", "entered"], renewed))
-    return {entered: count for entered, count in connection.execute(
-        select(_diff.c.entered, func.count()).group_by(_diff.c.entered))}
+    counted = connection.execute(select(_diff.c.entered, func.count()).group_by(_diff.c.entered))
+    return {row[0]: row[1] for row in counted}
 
 
 def _end(connection: Connection, computation_id: int, number: int, counts: dict[int, int]) -> None:

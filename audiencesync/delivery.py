@@ -1,0 +1,336 @@
+"""What to claim, what an answer means, what to do next: one sync's pages on their way, without any I/O.
+
+The owner of the loop asks `next_step` and does what it says; answers come back through `answered`. All rules that make a
+sync exact stand here: nothing is sent that is not claimed, and what is acknowledged is an unbroken answered prefix.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from audiencesync.errors import AccountRefused, CallsRefused, DeliveryError, NotTaken, Unanswered
+from audiencesync.model import Batch, Call, Packed, Packer, Page, Progress, Refusal
+from audiencesync.schedule import RateLimit
+
+ATTEMPTS = 6
+"""Failures in a row after which a sync gives up until the next command."""
+
+PATIENCE = 60.0
+"""The longest pause, in seconds, that a sync sits out itself; a longer one ends it."""
+
+HOPELESS = 1000
+"""Refused calls with none accepted: then the fault is not the users'."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Read and pack the next page, and `offer` it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Write `progress`; close the sync with it when `finished`; then call `committed`."""
+
+    progress: Progress
+    finished: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Let this request's bytes leave; its answer comes back by `answered`."""
+
+    flight: Flight
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Wait for an answer, at most until this moment (None: as long as one is under way)."""
+
+    until: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The sync ends here for now: it is whole (`finished`) or it waits for the reason given."""
+
+    finished: bool = False
+    reason: str = ""
+    pause: bool = False
+    until: float | None = None
+    graceful: bool = False
+
+
+Step = Read | Commit | Send | Wait | Stop
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """One request and how often it was tried."""
+
+    batch: Batch
+    page: _Page
+    attempts: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Page:
+    end: str
+    waiting: deque[Flight] = field(default_factory=deque)
+    flying: int = 0
+    touched: bool = False
+    accepted: list[Call] = field(default_factory=list)
+    refused: list[tuple[Call, Refusal]] = field(default_factory=list)
+    requests: int = 0
+
+    @property
+    def answered(self) -> bool:
+        """Whether every one of its calls has its answer."""
+        return not self.waiting and not self.flying
+
+
+class Delivery:
+    """The decisions of one sync; times are seconds of whatever clock the caller uses throughout.
+
+    `draw(limit)` gives the pause of a retry: full jitter draws it evenly from [0, limit).
+    """
+
+    def __init__(self, packer: Packer, *, claimed: str | None, acknowledged: str | None, concurrency: int,
+                 pace: RateLimit | None, draw: Callable[[float], float], told: int = 0) -> None:
+        self._packer, self._concurrency, self._draw = packer, concurrency, draw
+        self._pace = Pace(pace)
+        self._claimed, self._acknowledged = claimed, acknowledged
+        self._ahead = max(1, concurrency // 2)
+        self._pages: deque[_Page] = deque()
+        self._unclaimed: deque[_Page] = deque()
+        self._ended = False
+        self._closed = False
+        self._unresolved = False
+        self._doubtful = claimed != acknowledged
+        self._failures = 0
+        self._not_before = self._committed_at = 0.0
+        self._accepted, self._refused = told, 0
+        self._stop: Stop | None = None
+
+    # what the caller reports
+
+    def offer(self, page: Page | None) -> None:
+        """Take the next page of the content, or None where it ends."""
+        if page is None:
+            self._ended = True
+            return
+        packed: Packed = self._packer.pack(page.calls)
+        ready = _Page(page.end, refused=list(packed.refused))
+        ready.waiting.extend(Flight(batch, ready) for batch in packed.batches)
+        self._unclaimed.append(ready)
+
+    def committed(self, step: Commit, now: float) -> None:
+        """The commit is durable: forget what it acknowledged, and let what it claimed be sent."""
+        self._committed_at = now
+        while self._pages and self._pages[0].answered:
+            self._pages.popleft()
+        if self._stop is None:
+            self._pages.extend(self._unclaimed)
+            self._unclaimed.clear()
+        self._claimed, self._acknowledged = step.progress.claimed, step.progress.acknowledged
+        self._unresolved = False
+        self._doubtful = self._doubtful and self._claimed != self._acknowledged
+        self._closed = self._closed or step.finished
+
+    def answered(self, flight: Flight, answer: Mapping[int, Refusal] | DeliveryError, now: float) -> None:
+        """Take the answer to a request: the refused calls by index, or what became of all of it."""
+        page = flight.page
+        page.flying -= 1
+        page.requests += 1
+        page.touched = page.touched or not isinstance(answer, NotTaken | AccountRefused)
+        self._pace.answered(now)
+        if isinstance(answer, CallsRefused):
+            self._failures = 0
+            self._bisect(flight, answer)
+        elif isinstance(answer, DeliveryError):
+            page.waiting.appendleft(flight)
+            self._failed(flight, answer, now)
+        else:
+            self._failures = 0
+            for index, call in enumerate(flight.batch.calls):
+                if index in answer:
+                    self._refuse(page, call, answer[index])
+                else:
+                    page.accepted.append(call)
+            self._accepted += len(flight.batch.calls) - len(answer)
+
+    def stop(self, reason: str) -> None:
+        """Begin no other page; those begun are finished and acknowledged."""
+        self._stop = self._stop or Stop(reason=reason, graceful=True)
+
+    # what the caller does next
+
+    def next_step(self, now: float) -> Step:
+        """The one thing to do now."""
+        if self._closed:
+            return Stop(finished=True)
+        if self._stop is not None:
+            return self._winding_up(self._stop, now)
+        if self._should_commit(now):
+            return self._commit()
+        if (flight := self._sendable(now)) is not None:
+            return self._send(flight)
+        if self._wants_page():
+            return Read()
+        return Wait(self._wake(now))
+
+    def _winding_up(self, stop: Stop, now: float) -> Step:
+        if stop.graceful and not self._failures and any(page.touched and page.waiting for page in self._pages):
+            flight = self._sendable(now)
+            return self._send(flight) if flight is not None else Wait(self._wake(now))
+        if any(page.flying for page in self._pages):
+            return Wait(None)
+        if self._unresolved or (self._pages and self._pages[0].answered):
+            return self._commit()
+        if self._claimed != self._acknowledged and not self._doubtful and not any(page.touched for page in self._pages):
+            # certainly nothing between the cursors arrived, so nothing there is unresolved
+            self._pages.clear()
+            return Commit(Progress(self._acknowledged, self._acknowledged))
+        return stop
+
+    def _should_commit(self, now: float) -> bool:
+        """Few commits: claim when enough pages wait for it or nothing else can be done, acknowledge once a second."""
+        if self._unclaimed:
+            waiting = any(page.waiting for page in self._pages)
+            if len(self._unclaimed) >= self._ahead or not (waiting or self._wants_page()):
+                return True
+        elif self._ended and all(page.answered for page in self._pages):
+            return True
+        full = len(self._pages) >= 4 * self._concurrency
+        return bool(self._pages) and self._pages[0].answered and (full or now >= self._committed_at + 1.0)
+
+    def _wants_page(self) -> bool:
+        under_way = sum(not page.answered for page in self._pages) + len(self._unclaimed)
+        return (not self._ended and under_way < self._concurrency + self._ahead
+                and len(self._pages) < 4 * self._concurrency)
+
+    def _commit(self) -> Commit:
+        accepted: list[Call] = []
+        refused: list[tuple[Call, Refusal]] = []
+        acknowledged, requests, left = self._acknowledged, 0, len(self._pages)
+        for page in self._pages:
+            if not page.answered:
+                break
+            accepted += page.accepted
+            refused += page.refused
+            acknowledged, requests, left = page.end, requests + page.requests, left - 1
+        claimed = self._claimed
+        if self._unclaimed and self._stop is None:
+            claimed = self._later(claimed, self._unclaimed[-1].end)
+        if acknowledged is not None:
+            claimed = self._later(claimed, acknowledged)
+        finished = self._ended and not left and not self._unclaimed
+        return Commit(Progress(claimed, acknowledged, accepted, refused, requests, self._unresolved), finished)
+
+    @staticmethod
+    def _later(claimed: str | None, end: str) -> str:
+        return end if claimed is None or end > claimed else claimed
+
+    def _next_flight(self) -> Flight | None:
+        return next((page.waiting[0] for page in self._pages
+                     if page.waiting and (page.touched or self._stop is None)), None)
+
+    def _sendable(self, now: float) -> Flight | None:
+        flying = sum(page.flying for page in self._pages)
+        # after a failure one request goes ahead to see, instead of all at once
+        if flying >= (1 if self._failures else self._concurrency) or now < self._not_before:
+            return None
+        flight = self._next_flight()
+        if flight is None or self._pace.free_at(len(flight.batch.calls), now) > now:
+            return None
+        return flight
+
+    def _send(self, flight: Flight) -> Send:
+        flight.page.waiting.popleft()
+        flight.page.flying += 1
+        flight.attempts += 1
+        self._pace.sent(len(flight.batch.calls))
+        return Send(flight)
+
+    def _wake(self, now: float) -> float | None:
+        flight = self._next_flight()
+        flying = sum(page.flying for page in self._pages)
+        if flight is None or flying >= (1 if self._failures else self._concurrency):
+            return None
+        moment = max(self._not_before, self._pace.free_at(len(flight.batch.calls), now))
+        return None if moment == float("inf") else moment
+
+    # what an answer means
+
+    def _failed(self, flight: Flight, error: DeliveryError, now: float) -> None:
+        if isinstance(error, AccountRefused):
+            self._stop = Stop(reason=str(error), pause=True)
+            return
+        self._unresolved = self._unresolved or isinstance(error, Unanswered)
+        self._doubtful = self._doubtful or isinstance(error, Unanswered)
+        self._failures += 1
+        pause = max(error.wait or 0.0, self._draw(min(PATIENCE, 0.5 * 2**self._failures)))
+        self._not_before = max(self._not_before, now + pause)
+        if pause > PATIENCE or max(self._failures, flight.attempts) >= ATTEMPTS:
+            self._stop = Stop(reason=str(error), until=self._not_before if error.wait else None)
+
+    def _bisect(self, flight: Flight, error: CallsRefused) -> None:
+        calls = flight.batch.calls
+        if len(calls) == 1:
+            self._refuse(flight.page, calls[0], Refusal(str(error), error.status))
+            return
+        half = len(calls) // 2
+        for part in (calls[half:], calls[:half]):
+            packed = self._packer.pack(part)
+            flight.page.refused += packed.refused
+            flight.page.waiting.extendleft(Flight(batch, flight.page) for batch in reversed(packed.batches))
+
+    def _refuse(self, page: _Page, call: Call, refusal: Refusal) -> None:
+        page.refused.append((call, refusal))
+        self._refused += 1
+        if self._refused >= HOPELESS and not self._accepted:
+            self._stop = Stop(reason=f"every one of {self._refused} calls was refused: {refusal.reason}", pause=True)
+
+
+class Pace:
+    """A speed limit that holds in every window: what was sent counts until a window after its answer."""
+
+    def __init__(self, rate: RateLimit | None) -> None:
+        self._rate = rate
+        self._flying: deque[int] = deque()
+        self._spent: deque[tuple[float, int]] = deque()
+
+    def _weight(self, items: int) -> int:
+        return items if self._rate and self._rate.unit == "items" else 1
+
+    def sent(self, items: int) -> None:
+        """A request of so many items leaves."""
+        if self._rate:
+            self._flying.append(self._weight(items))
+
+    def answered(self, now: float) -> None:
+        """The answer to one of them is here; it arrived at the latest now."""
+        if self._rate and self._flying:
+            self._spent.append((now + self._rate.seconds, self._flying.popleft()))
+
+    def free_at(self, items: int, now: float) -> float:
+        """The earliest moment at which so many items may leave; infinity while only an answer can free them."""
+        if self._rate is None:
+            return now
+        while self._spent and self._spent[0][0] <= now:
+            self._spent.popleft()
+        room = self._rate.limit - sum(self._flying) - min(self._weight(items), self._rate.limit)
+        moment = now
+        spent = sum(weight for _, weight in self._spent)
+        for free, weight in self._spent:
+            if spent <= room:
+                break
+            spent, moment = spent - weight, free
+        return moment if spent <= room else float("inf")
+
+
+def page_size(page: int, pace: RateLimit | None, spans: Sequence[object]) -> int:
+    """Calls to a page: no more than one window of the pace lets through, and at least one user's."""
+    limit = pace.limit if pace is not None and pace.unit == "items" else page
+    return max(1, min(page, limit), len(spans))

@@ -1,0 +1,152 @@
+"""What a sync sends, read in pages: a pure function of its row and of the memberships as of two runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from heapq import merge
+from itertools import groupby, islice
+from operator import itemgetter
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Integer,
+    Select,
+    and_,
+    case,
+    cast,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+)
+
+from audiencesync.model import Call, Page, Span, Sync
+from audiencesync.store.connect import Store
+from audiencesync.store.tables import memberships, rejections
+
+
+def as_of(run: int, table: FromClause = memberships) -> ColumnElement[bool]:
+    """Whether a membership lasted at the end of `run`."""
+    return and_(table.c.since_run <= run, or_(table.c.until_run.is_(None), table.c.until_run > run))
+
+
+def changes(mode: str, span: Span, table: FromClause = memberships) -> Select[Any]:
+    """(user_id, value, included) of everyone a span is about; mode as in the sync's row.
+
+    A row outside of (from, to] cannot be part of a difference, which keeps an increment to one cheap scan.
+    """
+    mine = table.c.computation_id == span.computation_id
+    if mode == "initial":
+        member = select(table.c.user_id, literal(1).label("value"), table.c.included)
+        return member.where(mine, as_of(span.to_run, table))
+    then, now = as_of(span.from_run, table), as_of(span.to_run, table)
+    value = func.max(cast(case((now, 1), else_=0), Integer))
+    included = func.max(case((now, table.c.included), else_=null()))
+    grouped = select(table.c.user_id, value.label("value"), included.label("included")).group_by(table.c.user_id)
+    if mode == "backfill":
+        return grouped.where(mine, table.c.since_run <= span.to_run)
+    touched = or_(and_(table.c.since_run > span.from_run, table.c.since_run <= span.to_run),
+                  and_(table.c.until_run > span.from_run, table.c.until_run <= span.to_run))
+    return grouped.where(mine, touched).having(value != func.max(cast(case((then, 1), else_=0), Integer)))
+
+
+def retries(sync: Sync, span: Span) -> Select[Any]:
+    """(user_id, value, included) of users refused before the sync opened whose next try is due."""
+    member = memberships.alias("member")
+    mine = and_(member.c.computation_id == span.computation_id, member.c.user_id == rejections.c.user_id,
+                as_of(span.to_run, member))
+    return (select(rejections.c.user_id, case((member.c.user_id.is_(None), 0), else_=1).label("value"),
+                   member.c.included)
+            .select_from(rejections.outerjoin(member, mine))
+            .where(rejections.c.destination == sync.destination, rejections.c.computation_id == span.computation_id,
+                   rejections.c.sync_id < sync.id, rejections.c.next_try <= sync.retries_due))
+
+
+def _ordered(store: Store, query: Select[Any], after: str | None, chunk: int) -> Iterator[Any]:
+    # read anew from the last user for each chunk: no cursor and no transaction stays open while requests are under way
+    column = query.selected_columns[0]
+    query = query.order_by(column).limit(chunk)
+    while True:
+        with store.read() as connection:
+            rows = connection.execute(query if after is None else query.where(column > after)).all()
+        yield from rows
+        if len(rows) < chunk:
+            return
+        after = rows[-1][0]
+
+
+def calls(store: Store, sync: Sync, *, after: str | None, chunk: int, table: FromClause = memberships,
+          retried: bool = True) -> Iterator[Call]:
+    """Every call of the sync behind user `after`, ordered by user and span, each user once a span.
+
+    `retried` may be false where it is known that nobody was ever refused.
+    """
+    streams = [_calls(_ordered(store, changes(sync.mode, span, table), after, chunk), index)
+               for index, span in enumerate(sync.spans)]
+    if retried:
+        streams += [_calls(_ordered(store, retries(sync, span), after, chunk), index)
+                    for index, span in enumerate(sync.spans)]
+    if len(streams) == 1:
+        return streams[0]
+    return (next(same) for _, same in groupby(merge(*streams, key=itemgetter(0, 1)), key=itemgetter(0, 1)))
+
+
+def _calls(rows: Iterator[Any], span: int) -> Iterator[Call]:
+    for user_id, value, included in rows:
+        yield Call(user_id, span, value == 1, included)
+
+
+def pages(store: Store, sync: Sync, *, size: int, table: FromClause = memberships,
+          retried: bool = True) -> Iterator[Page]:
+    """The rest of the sync behind what is acknowledged, in pages of about `size` calls that end between users."""
+    rest = calls(store, sync, after=sync.acknowledged, chunk=max(size, 1000), table=table, retried=retried)
+    held: list[Call] = []
+    while True:
+        held += islice(rest, size + 1 - len(held))
+        if not held:
+            return
+        cut = len(held)
+        if cut > size:
+            held += _rest_of_user(rest, held)
+            cut = _boundary(held)
+        page, held = held[:cut], held[cut:]
+        yield Page(page[-1].user_id, page)
+
+
+def _boundary(held: list[Call]) -> int:
+    """The index of the last user's first call, unless he is the only one."""
+    last = held[-1].user_id
+    cut = len(held)
+    while cut and held[cut - 1].user_id == last:
+        cut -= 1
+    return cut or len(held)
+
+
+def _rest_of_user(rest: Iterator[Call], held: list[Call]) -> list[Call]:
+    """What must follow so that a page of one user only is whole."""
+    if held[0].user_id != held[-1].user_id:
+        return []
+    user, more = held[-1].user_id, []
+    for call in rest:
+        more.append(call)
+        if call.user_id != user:
+            break
+    return more
+
+
+def count(store: Store, sync: Sync, *, table: FromClause = memberships) -> tuple[int, int]:
+    """How many calls the whole sync has, and how many of them are to users refused before."""
+    total = again = 0
+    with store.read() as connection:
+        for span in sync.spans:
+            whole, refused = changes(sync.mode, span, table).subquery(), retries(sync, span).subquery()
+            fresh = connection.execute(select(func.count()).select_from(whole)).scalar_one()
+            tried = connection.execute(select(func.count()).select_from(refused)).scalar_one()
+            if tried:
+                both = select(func.count()).select_from(refused.join(whole, whole.c.user_id == refused.c.user_id))
+                fresh -= connection.execute(both).scalar_one()
+            total, again = total + fresh + tried, again + tried
+    return total, again
