@@ -1,0 +1,7 @@
+"""Project files: audiencesync.yml and the audiences' .sql files, read and checked."""
+
+from audiencesync.project.loading import load
+from audiencesync.project.schema import json_schema
+from audiencesync.project.select import select
+
+__all__ = ["json_schema", "load", "select"]

@@ -1,0 +1,179 @@
+"""From .sql files to audiences: the header, the key, the text after the header, and what files must not share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from audiencesync.model import ID_COLUMNS, Audience, Destination, Variable
+from audiencesync.naming import key_of
+from audiencesync.project.document import Document, Loc, parse
+from audiencesync.project.page import Page, Place, did_you_mean, read_page
+from audiencesync.project.settings import Defaults, Header, merged_guard, parse_variable
+from audiencesync.project.validation import salvaged, validated
+
+FOLDERS = ("audiences", "traits")
+_HEADER = re.compile(r"(?:\s|--[^\n]*(?:\n|\Z))*/\*\s*audiencesync(?=\s|\*/)(?P<yaml>.*?)(?P<end>\*/|\Z)", re.DOTALL)
+_STRAY = re.compile(r"/\*\s*audiencesync(?=\s|\*/)")
+_NOTHING = re.compile(r"--[^\n]*|/\*.*?\*/|[\s;]+", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What audiencesync.yml gives to every audience.
+
+    `destinations` holds None for a name whose settings are wrong, and is None itself when no name is known.
+    """
+
+    destinations: Mapping[str, Destination | None] | None = None
+    defaults: Defaults = field(default_factory=Defaults)
+    variables: Mapping[str, Variable] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Definition:
+    """An audience with the document of its header, for mistakes that show only beside the others."""
+
+    audience: Audience
+    document: Document
+
+    @property
+    def named_at(self) -> Loc:
+        """Where its key comes from."""
+        return ("key",) if "key" in self.document.data else ("name",)
+
+
+def read_definitions(root: Path, surroundings: Surroundings) -> tuple[list[Definition], list[Page]]:
+    """Every audience in the project's folders, by path, and the pages with their mistakes."""
+    paths = sorted(path for folder in FOLDERS for path in (root / folder).rglob("*")
+                   if path.suffix.lower() == ".sql" and not path.name.startswith(".") and path.is_file())
+    pages = [read_page(root, path) for path in paths]
+    read = [_read(page, surroundings) for page in pages if page.text or not page.problems()]
+    definitions = [definition for definition in read if definition is not None]
+    _check_together(definitions)
+    return definitions, pages
+
+
+def _read(page: Page, surroundings: Surroundings) -> Definition | None:
+    match = _HEADER.match(page.text)
+    if match and not match["end"]:
+        page.mistake(_place(page.text, page.text.rindex("audiencesync", 0, match.start("yaml"))),
+                     "the comment with the header is not closed; write */ after it")
+        return None
+    body = _body(page, match.end() if match else 0)
+    before = re.sub(r"[^\n]", " ", page.text[:match.start("yaml")]) if match else ""
+    document = parse(page, before + match["yaml"] if match else "", may_be_empty=True)
+    if not document.sound:
+        return None
+    checked = validated(Header, document.data, document)
+    header = checked or salvaged(Header, document.data)
+    key = _key(page, document, header)
+    supported = _supported(header, document)
+    _check_destinations(header, document, surroundings.destinations)
+    if key is None or not supported:
+        return None
+    audience = _audience(header, key, Path(page.file), body, surroundings)
+    if checked:
+        _check_needs(audience, document, surroundings.destinations or {})
+    return Definition(audience, document)
+
+
+@dataclass(frozen=True)
+class _Body:
+    """The SQL of a file and the line on which it begins."""
+
+    sql: str
+    line: int
+
+
+def _audience(header: Header, key: str, path: Path, body: _Body, surroundings: Surroundings) -> Audience:
+    defaults = surroundings.defaults
+    chosen = defaults.destinations if header.destinations is None else header.destinations
+    variables = {name: parse_variable(value) for name, value in header.vars.items()}
+    return Audience(
+        key=key, name=header.name or path.stem, sql=body.sql, path=path, line=body.line, kind=header.kind,
+        description=header.description, owner=header.owner, tags=header.tags, include=header.include,
+        destinations=tuple(surroundings.destinations or ()) if chosen is None else chosen,
+        integrations=header.integrations, schedule=header.schedule or defaults.schedule,
+        guard=merged_guard([defaults.guard, header.guard]), variables={**surroundings.variables, **variables})
+
+
+def _body(page: Page, end: int) -> _Body:
+    """The text after the header, from its own line on and at its own columns."""
+    if _NOTHING.sub("", page.text[end:]) == "":
+        page.mistake(_place(page.text, len(page.text.rstrip())), "there is no SQL in it",
+                     hint="write a SELECT that gives a user_id" + (" after the header" if end else ""))
+    stray = _STRAY.search(page.text, end)
+    if stray:
+        page.mistake(_place(page.text, stray.start()), "a header must be the first thing in the file, and the only one")
+    blank = re.compile(r"(?:[ \t]*\n)*").match(page.text, end)
+    begin = blank.end() if blank else end
+    margin = end - page.text.rfind("\n", 0, end) - 1 if begin == end else 0
+    return _Body(" " * margin + page.text[begin:].rstrip(), page.text.count("\n", 0, begin) + 1)
+
+
+def _place(text: str, offset: int) -> Place:
+    return Place(text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset))
+
+
+def _key(page: Page, document: Document, header: Header) -> str | None:
+    """The key, from key:, name: or the file's name; a file called otherwise is a warning."""
+    if any(part in document.data and getattr(header, part) is None for part in ("key", "name")):
+        return None
+    stem = Path(page.file).stem
+    try:
+        key = header.key or key_of(header.name or stem)
+    except ValueError as error:
+        document.mistake(("name",), str(error))
+        return None
+    if key != stem:
+        document.mistake(("key",) if header.key else ("name",), f"the key is {key!r}, but the file is called {stem!r}",
+                         hint=f"rename the file to {key}.sql, or write  key: {stem}  to keep that key",
+                         severity="warning")
+    if key in header.include:
+        document.mistake(("include", header.include.index(key)), f"{key!r} is the audience's own key")
+    return key
+
+
+def _supported(header: Header, document: Document) -> bool:
+    if header.kind == "trait":
+        document.mistake(("kind",), "computed traits are not supported yet")
+    elif header.types:
+        document.mistake(("types",), "types belong to computed traits, which are not supported yet", key=True)
+    return header.kind == "audience"
+
+
+def _check_destinations(header: Header, document: Document, known: Mapping[str, Destination | None] | None) -> None:
+    for index, name in enumerate(header.destinations or ()):
+        if known is not None and name not in known:
+            document.mistake(("destinations", index), f"unknown destination {name!r}", hint=did_you_mean(name, known))
+
+
+def _check_needs(audience: Audience, document: Document, known: Mapping[str, Destination | None]) -> None:
+    for name in audience.destinations:
+        destination = known.get(name)
+        for column in destination.needs if destination else ():
+            if column not in audience.include:
+                document.mistake(("include",), f"destination {name!r} needs the column {column!r}", key=True,
+                                 hint=f"write  include: [{', '.join([*audience.include, column])}]  in the header "
+                                      "and select the column")
+
+
+def _check_together(definitions: Sequence[Definition]) -> None:
+    """Keys are unique whatever their case, and no included column overwrites another audience's trait."""
+    owners: dict[str, Audience] = {}
+    for definition in definitions:
+        audience = definition.audience
+        first = owners.setdefault(audience.key.casefold(), audience)
+        if first is not audience:
+            definition.document.mistake(
+                definition.named_at, f"the key {audience.key!r} is taken by {first.path.as_posix()}",
+                hint="give one of them another name or key:")
+    for definition in definitions:
+        for index, column in enumerate(definition.audience.include):
+            owner = owners.get(column.casefold())
+            if owner and owner is not definition.audience and column not in ID_COLUMNS:
+                definition.document.mistake(("include", index), f"the column {column!r} would overwrite the audience "
+                                            f"of that key, {owner.path.as_posix()}")

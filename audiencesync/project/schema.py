@@ -1,0 +1,39 @@
+"""The JSON Schema of audiencesync.yml, from the very models that check it, for completion in editors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from audiencesync.model import Destination
+from audiencesync.project.settings import DESTINATION_NAME, VARIABLE_NAME, ProjectFile
+
+_REFERENCE = {"type": "string", "pattern": r"\$\{.+\}"}
+
+
+def json_schema(registry: Mapping[str, type[Destination]]) -> dict[str, Any]:
+    """The schema of audiencesync.yml with the destinations of `registry`, each told from the others by its `type`."""
+    schema = ProjectFile.model_json_schema()
+    definitions: dict[str, Any] = schema.setdefault("$defs", {})
+    for kind, destination in sorted(registry.items()):
+        own = destination.model_json_schema(ref_template=f"#/$defs/{kind}.{{model}}")
+        definitions.update({f"{kind}.{name}": inner for name, inner in own.pop("$defs", {}).items()})
+        own["properties"] = {"type": {"const": kind}, **own.get("properties", {})}
+        own["required"] = ["type", *own.get("required", [])]
+        definitions[f"destination.{kind}"] = own
+    schema["properties"]["destinations"] |= {
+        "propertyNames": {"pattern": f"^{DESTINATION_NAME}$"},
+        "additionalProperties": {"oneOf": [{"$ref": f"#/$defs/destination.{kind}"} for kind in sorted(registry)]}}
+    schema["properties"]["vars"]["propertyNames"] = {"pattern": f"^(?!now$){VARIABLE_NAME}$"}
+    for table in (schema, *definitions.values()):
+        properties = table.get("properties", {})
+        table["properties"] = {key: _or_variable(value) for key, value in properties.items()}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "audiencesync.yml"}
+
+
+def _or_variable(value: dict[str, Any]) -> dict[str, Any]:
+    """A number, a truth value or a choice may also be written as `${VAR}`."""
+    if value.get("type") in {"integer", "number", "boolean"} or "enum" in value:
+        kept: dict[str, Any] = {key: value[key] for key in ("description", "title", "default") if key in value}
+        return {**kept, "anyOf": [{key: part for key, part in value.items() if key not in kept}, _REFERENCE]}
+    return value
