@@ -1,0 +1,104 @@
+"""PostgreSQL as a source: a read-only transaction with limits, a cursor of the server, no functions with effects."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from audiencesync.errors import AudiencesyncError, SourceUnavailable
+from audiencesync.model import Audience
+from audiencesync.source.generic import GenericSource
+from audiencesync.source.problems import refused, wrong
+from audiencesync.source.statement import ONE
+from audiencesync.source.watch import Watch
+
+_LIMITS = """SELECT set_config('transaction_read_only', 'on', true), set_config('timezone', 'UTC', true),
+ set_config('statement_timeout', :statement, true), set_config('lock_timeout', :lock, true),
+ set_config('idle_in_transaction_session_timeout', :statement, true)"""
+
+_ROLE = """SELECT current_setting('server_version'), current_user, EXISTS (
+ SELECT FROM pg_roles WHERE rolname = current_user AND rolsuper UNION ALL
+ SELECT FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+ WHERE relkind IN ('r', 'p') AND nspname <> 'information_schema' AND nspname NOT LIKE 'pg\\_%'
+ AND has_table_privilege(pg_class.oid, 'INSERT, UPDATE, DELETE, TRUNCATE'))"""
+
+_DENIED = re.compile(
+    r"\b(pg_(?:try_)?advisory_\w+|lo_\w+|dblink\w*|pg_notify|set_config|nextval|setval|(?:query|table|cursor|schema|"
+    r"database)_to_xml\w*|pg_read_\w+|pg_ls_\w+|pg_stat_file|pg_terminate_backend|pg_cancel_backend|pg_reload_conf|"
+    r"pg_rotate_logfile|pg_switch_wal|pg_create_\w+|pg_promote|pg_export_snapshot|pg_logical_\w+)\"?\s*\(",
+    re.IGNORECASE)
+"""Functions that act outside the transaction, wait for others, read the server's files or run other SQL."""
+
+_HIDDEN = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
+
+_AWAY = ("08", "28", "3D", "40", "53", "57", "58", "XX", "25P")
+"""Classes of SQLSTATE that say nothing of the SQL: PostgreSQL's manual, appendix A."""
+
+
+class PostgresqlSource(GenericSource):
+    """PostgreSQL through psycopg, or any other driver of it that SQLAlchemy has."""
+
+    def connect_args(self) -> Mapping[str, object]:
+        """A server that is silent is given up; prepared statements would break behind a pooler."""
+        if self.url.get_driver_name() not in ("psycopg", "psycopg2"):
+            return {}
+        options: dict[str, object] = {"connect_timeout": 10, "application_name": "audiencesync", "keepalives_idle": 30,
+                                      "keepalives_interval": 10, "keepalives_count": 3}
+        if self.url.get_driver_name() == "psycopg":
+            options["prepare_threshold"] = None
+        return {name: value for name, value in options.items() if name not in self.url.query}
+
+    def prepare(self, connection: Connection) -> None:
+        """Begin the read-only transaction and set its limits, in one round trip."""
+        connection.execute(text(_LIMITS), {"statement": f"{max(1, round(self.settings.statement_timeout * 1000))}ms",
+                                           "lock": f"{max(1, round(self.settings.lock_timeout * 1000))}ms"})
+
+    def cancel(self, connection: Connection) -> None:
+        """Ask the server to stop."""
+        driver: Any = connection.connection.driver_connection
+        if hasattr(driver, "cancel_safe"):
+            driver.cancel_safe(timeout=5)
+        elif hasattr(driver, "cancel"):
+            driver.cancel()
+
+    def guard(self, audience: Audience) -> None:
+        """Refuse functions with effects; that there is one statement, and that it reads, the server's cursor sees."""
+        plain = _HIDDEN.sub(lambda hidden: " " * len(hidden[0]), audience.sql)
+        found = _DENIED.search(plain)
+        if found:
+            raise wrong(audience, f"the function {found[1]} acts on more than this query's result",
+                        at=(found.start(1), len(found[1])), hint="the source is only ever read")
+
+    def explain(self, audience: Audience, error: BaseException, watch: Watch) -> AudiencesyncError:
+        """Go by SQLSTATE: what is away, what took too long, what is wrong."""
+        said = self.said(error)
+        state = str(getattr(getattr(error, "orig", None), "sqlstate", None)
+                    or getattr(getattr(error, "orig", None), "pgcode", None) or "")
+        if state == "57014" and "timeout" in said:
+            return watch.expired()
+        if state == "55P03":
+            return SourceUnavailable(f"{audience.path}: another session of the source holds a lock this query needs "
+                                     f"(source.lock_timeout)")
+        lost = isinstance(error, DBAPIError) and error.connection_invalidated
+        if lost or state.startswith(_AWAY):
+            first = said.strip().split("\n", 1)[0]
+            return SourceUnavailable(f"{audience.path}: the source ({self.place}) says: {first}")
+        if "multiple commands" in said:
+            return wrong(audience, f"there is more than one statement; {ONE}")
+        if state == "25006" or "data-modifying" in said:
+            return refused(audience, said, hint="the source is only ever read")
+        advice = re.search(r"^HINT:\s*(.+)", said, re.MULTILINE)
+        return refused(audience, said, hint=advice[1] if advice else "", private=state.startswith("22"))
+
+    def check(self) -> Iterator[str]:
+        """The server lets us in, and whether the role could do more than read."""
+        with self._connect() as connection:
+            self.prepare(connection)
+            version, role, writer = connection.execute(text(_ROLE)).one()
+        yield f"PostgreSQL {version}, {self.place}, as {role}, in read-only transactions"
+        if writer:
+            yield f"warning: the role {role} may write to tables; a role that may only SELECT is safer"

@@ -1,0 +1,120 @@
+"""SQLite as a source: a file opened for reading alone, and an authorizer that lets nothing but SELECT through."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from sqlalchemy.engine import URL
+
+from audiencesync.errors import AudiencesyncError, SourceUnavailable, UsageError
+from audiencesync.model import Audience, SourceSettings
+from audiencesync.source.base import CHUNK, Answer, Question, Source
+from audiencesync.source.problems import refused, wrong
+from audiencesync.source.statement import ONE
+from audiencesync.source.watch import Watch
+
+_BUSY = 0.2
+"""Seconds SQLite itself waits for a lock before we look whether we should still wait."""
+
+_ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE}
+_AWAY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR,
+         sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_FULL,
+         sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PERM}
+
+
+def _authorize(action: int, first: str | None, second: str | None, _database: str | None, _via: str | None) -> int:
+    """Let reading through; `data_version` is how full-text tables ask whether they have changed."""
+    reading = (action in _ALLOWED
+               or (action == sqlite3.SQLITE_FUNCTION and second != "load_extension")
+               or (action == sqlite3.SQLITE_PRAGMA and first == "data_version" and second is None))
+    return sqlite3.SQLITE_OK if reading else sqlite3.SQLITE_DENY
+
+
+class SqliteSource(Source):
+    """A SQLite file, read through the driver itself, which is the fastest way."""
+
+    failures = (sqlite3.Error, sqlite3.Warning, OverflowError)
+
+    def __init__(self, url: URL, settings: SourceSettings) -> None:
+        super().__init__(url, settings)
+        if not url.database or url.database.startswith((":memory:", "file:")):
+            raise UsageError("source.url: a SQLite source is a file; write sqlite:///path/to/file.db")
+        self._path = Path(url.database)
+        self._connection: sqlite3.Connection | None = None
+
+    def close(self) -> None:
+        """End what is still being read and close the file."""
+        super().close()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    @contextmanager
+    def ask(self, question: Question, watch: Watch) -> Iterator[Answer]:
+        """Run the query as it stands: SQLite itself knows `:name`."""
+        connection = self._connect()
+        values = {name: _bound(value) for name, value in question.values.items()}
+        with closing(connection.cursor()) as cursor, watch.cancelling(connection.interrupt):
+            self._execute(cursor, question.audience.sql, values, watch)
+            columns = [column[0] for column in cursor.description or ()]
+            yield Answer(columns, iter(partial(cursor.fetchmany, CHUNK), []))
+
+    def explain(self, audience: Audience, error: BaseException, watch: Watch) -> AudiencesyncError:
+        """Tell a file that is away or locked from SQL that is wrong."""
+        del watch
+        said = str(error)
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is not None and code & 0xFF in _AWAY:
+            return SourceUnavailable(f"{audience.path}: the source {self._path} says: {said}")
+        if said.startswith("Could not decode"):
+            return wrong(audience, "the result holds text that is not UTF-8",
+                         hint="mend the data, or select hex(...) of that column")
+        if "one statement" in said:
+            return wrong(audience, f"there is more than one statement; {ONE}")
+        if code in (sqlite3.SQLITE_AUTH, sqlite3.SQLITE_READONLY):
+            return refused(audience, said, hint="the source is only ever read: SELECT and harmless functions")
+        return refused(audience, said)
+
+    def check(self) -> Iterator[str]:
+        """The file can be opened and is a database."""
+        try:
+            connection = self._connect()
+            tables = connection.execute("SELECT count(*) FROM sqlite_master WHERE type IN ('table', 'view')").fetchone()
+        except sqlite3.Error as error:
+            raise SourceUnavailable(f"the source {self._path} says: {error}") from None
+        yield f"SQLite {sqlite3.sqlite_version}, {self._path}, {tables[0]} tables and views, opened read-only"
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._connection is None:
+            if not self._path.is_file():
+                raise SourceUnavailable(f"the source {self._path} does not exist")
+            connection = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY,
+                                         isolation_level=None, check_same_thread=False)
+            connection.execute("PRAGMA trusted_schema = OFF")
+            connection.set_authorizer(_authorize)
+            self._connection = connection
+        return self._connection
+
+    def _execute(self, cursor: sqlite3.Cursor, sql: str, values: dict[str, object], watch: Watch) -> None:
+        """Run it, waiting for a writer's lock no longer than allowed, and no longer than anybody waits for us."""
+        deadline = time.monotonic() + self.settings.lock_timeout
+        while True:
+            try:
+                cursor.execute(sql, values)
+            except sqlite3.OperationalError as error:
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                watch.check()
+            else:
+                return
+
+
+def _bound(value: object) -> object:
+    """SQLite has no type for time: an instant is the text `YYYY-MM-DD HH:MM:SS` in UTC."""
+    return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else value
