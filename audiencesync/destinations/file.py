@@ -41,9 +41,9 @@ class File(Destination):
         return _Channel(self.path)
 
     def check(self) -> Iterator[str]:
-        """Look whether the file, or its folder, can be written to; raises AccountRefused where not."""
-        wanted = self.path if self.path.exists() else self.path.parent
-        if self.path.is_dir() or not os.access(wanted, os.W_OK):
+        """Look whether the file, or the folder it is to be made in, can be written to; raises AccountRefused if not."""
+        there = next(path for path in (self.path, *self.path.parents) if path.exists())
+        if there.is_dir() == (there == self.path) or not os.access(there, os.W_OK):
             raise AccountRefused(f"{self.path} cannot be written to: check path")
         yield f"{self.path} can be written to"
 

@@ -25,7 +25,7 @@ class _Template(NamedTuple):
     rest: str
     """The text after the traits."""
     own: tuple[str, ...]
-    """The traits that are ours; an included column never replaces them."""
+    """The names of the traits that are ours, as JSON text; an included column never replaces them."""
 
 
 class Renderer:
@@ -64,6 +64,7 @@ def _template(secret: bytes, envelope: Envelope) -> _Template:
     integrations: dict[str, bool] = {}
     if envelope.integrations:
         integrations = {"All": False, **dict.fromkeys(envelope.integrations, True)}
+    own = [envelope.key, "email"] if envelope.id_kind == "email" else [envelope.key]
     id_field = "anonymousId" if envelope.id_kind == "anonymous_id" else "userId"
     traits = f',"timestamp":{quote(envelope.timestamp)},"traits":{{{quote(envelope.key)}:'
     return _Template(
@@ -72,15 +73,16 @@ def _template(secret: bytes, envelope: Envelope) -> _Template:
         true=f"{traits}true",
         false=f"{traits}false",
         rest=f'}},"context":{_compact(context)},"integrations":{_compact(integrations)}}}',
-        own=(envelope.key, "email") if envelope.id_kind == "email" else (envelope.key,),
+        own=tuple(quote(name) for name in own),
     )
 
 
 def _columns(included: str, own: tuple[str, ...]) -> str:
     """The included columns (the text of a JSON object) as they continue an object, without the traits that are ours."""
-    if "\\u" in included or any(quote(name) in included for name in own):
-        columns = json.loads(included)
-        included = _compact({name: value for name, value in columns.items() if name not in own})
+    for name in (*own, "\\u"):
+        if name in included:
+            columns = json.loads(included)
+            included = _compact({column: value for column, value in columns.items() if quote(column) not in own})
     inner = included.strip()[1:-1].strip()
     return f",{inner}" if inner else ""
 

@@ -40,6 +40,9 @@ class Segment(Destination):
     type: ClassVar[str] = "segment"
     example: ClassVar[Mapping[str, object]] = {"write_key": "wk_0123456789abcdef", "region": "eu"}
 
+    page: ClassVar[int] = 900
+    """About what one body of 500 KB holds, so that a page is one request."""
+
     write_key: SecretStr = Field(description="The write key of an HTTP API source; ${SEGMENT_WRITE_KEY} keeps it out.")
     region: Literal["us", "eu"] | None = Field(None, description="Where the workspace lives; us unless given.")
     allow_http: bool = Field(False, description="Send to an http:// url that is not on this machine.")
@@ -128,7 +131,7 @@ def _measured(calls: Sequence[Call], items: Sequence[str]) -> Packed:
         if len(body) > MOST_CALL_BYTES:
             refused.append((call, Refusal(f"too large: {len(body):,} bytes, Segment takes 32 KB")))
             continue
-        if taken and (len(taken) == MOST_CALLS or size + len(body) + 1 > MOST_BYTES):
+        if taken and (len(taken) == MOST_CALLS or size + len(body) > MOST_BYTES):
             batches.append(_batch(taken, bodies))
             taken, bodies, size = [], [], FRAME_BYTES
         taken.append(call)
@@ -159,16 +162,18 @@ class _Channel(Channel):
     def send(self, batch: Batch, *, seconds: float) -> Mapping[int, Refusal]:
         """Post one body within `seconds`; raises a DeliveryError for all of it."""
         reply = self._client.post(self._url, batch.body, self._headers, seconds=seconds, gzip=self._gzip)
-        return _refusals(reply.body, reply.status, batch)
+        said = _refusals(reply.body, batch)
+        return {at: Refusal(self._client.quote(why, batch.body), reply.status) for at, why in said.items()}
 
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
 
 
-def _refusals(reply: bytes, status: int, batch: Batch) -> dict[int, Refusal]:
-    """The calls that a 200 refuses, as Jitsu says it: `{"ok": false, "errors": ["Message ID: x: why"]}`.
+def _refusals(reply: bytes, batch: Batch) -> dict[int, str]:
+    """Why each call (by its index) that a 200 refuses is refused.
 
+    Jitsu says it so: `{"ok": false, "errors": ["Message ID: x: why"]}`.
     Raises Unanswered when some error names no call of the batch: then nobody knows which were taken.
     """
     if b"false" not in reply:
@@ -179,14 +184,15 @@ def _refusals(reply: bytes, status: int, batch: Batch) -> dict[int, Refusal]:
         return {}
     if not isinstance(said, dict) or (said.get("ok") is not False and said.get("success") is not False):
         return {}
-    errors = said.get("errors")
+    listed = said.get("errors")
+    errors: list[object] = listed if isinstance(listed, list) else []
     index = {item["messageId"]: at for at, item in enumerate(orjson.loads(batch.body)["batch"])}
-    refused: dict[int, Refusal] = {}
-    for error in errors if isinstance(errors, list) else []:
+    refused: dict[int, str] = {}
+    for error in errors:
         match = _ATTRIBUTED.fullmatch(error) if isinstance(error, str) else None
         if match is None or match[1] not in index:
             break
-        refused[index[match[1]]] = Refusal(match[2], status)
+        refused[index[match[1]]] = match[2]
     if not refused or len(refused) != len(errors):
-        raise Unanswered("the receiver says that it did not take all calls, but not which", status=status)
+        raise Unanswered("the receiver says that it did not take all calls, but not which")
     return refused

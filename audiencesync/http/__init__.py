@@ -15,7 +15,7 @@ import httpx
 
 from audiencesync import __version__
 from audiencesync.errors import AccountRefused, NotTaken, Unanswered
-from audiencesync.http.answers import Asked, Reply, judge
+from audiencesync.http.answers import Asked, Reply, judge, quote
 from audiencesync.http.deadline import Deadline, watch
 
 __all__ = ["Client", "Reply"]
@@ -49,14 +49,17 @@ class Client:
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str], *, seconds: float, gzip: bool = False) -> Reply:
         """Post `body` and give the 2xx answer back, all within `seconds`; raises the DeliveryError of anything else."""
-        secrets = (*self._secrets, headers.get("Authorization", ""))
-        asked = Asked(_host(url), self._account, self._address, secrets, body)
+        asked = self._asked(url, body, headers.get("Authorization", ""))
         sent = dict(headers)
         if gzip:
             sent["Content-Encoding"] = "gzip"
             body = zlib.compress(body, level=1, wbits=31)
         status, answered, reply = self._exchange("POST", url, body, sent, seconds=seconds)
         return judge(status, answered, reply, asked)
+
+    def quote(self, said: str, body: bytes) -> str:
+        """What a receiver said of a call in `body`, cut and masked so that it may stand in a report."""
+        return quote(said.encode(), self._asked("", body))
 
     def reach(self, url: str, *, seconds: float) -> int:
         """The status of a GET without credentials, whatever it is; raises NotTaken or Unanswered when none comes."""
@@ -67,6 +70,9 @@ class Client:
         if self._client is not None:
             self._client.close()
         self._client = self._socket = None
+
+    def _asked(self, url: str, body: bytes, *secrets: str) -> Asked:
+        return Asked(_host(url), self._account, self._address, (*self._secrets, *secrets), body)
 
     def _exchange(self, method: str, url: str, body: bytes, headers: Mapping[str, str], *,
                   seconds: float) -> tuple[int, Mapping[str, str], bytes]:
@@ -81,7 +87,7 @@ class Client:
             timeout = httpx.Timeout(seconds, connect=min(seconds, LONGEST_CONNECT))
             with self._open(url).stream(method, url, content=body, headers=headers, timeout=timeout,
                                         extensions={"trace": trace}) as response:
-                return response.status_code, response.headers, self._read(response)
+                return response.status_code, response.headers, _read(response, deadline, seconds)
 
     @contextmanager
     def _within(self, seconds: float, url: str) -> Iterator[Deadline]:
@@ -90,8 +96,6 @@ class Client:
         watch.add(deadline)
         try:
             yield deadline
-            if deadline.passed:  # an answer that ends with its connection looks whole when the connection is shut
-                raise Unanswered(f"{host} gave no whole answer within {seconds:g} s")
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise NotTaken(f"{host} cannot be reached: {error or 'no connection in time'}") from error
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
@@ -105,22 +109,6 @@ class Client:
             if deadline.passed:
                 self.close()
 
-    def _read(self, response: httpx.Response) -> bytes:
-        """The body as far as it is of use: a 2xx must end in time and size, any other status speaks for itself."""
-        body = bytearray()
-        try:
-            for chunk in response.iter_raw():
-                body += chunk
-                if len(body) > LONGEST_REPLY:
-                    break
-        except httpx.HTTPError:
-            if response.is_success:
-                raise
-        if response.is_success and len(body) > LONGEST_REPLY:
-            raise Unanswered(f"{response.url.host} gave an answer of more than {LONGEST_REPLY:,} bytes",
-                             status=response.status_code)
-        return bytes(body[:LONGEST_REPLY])
-
     def _open(self, url: str) -> httpx.Client:
         secure = not url.startswith("http:")
         if self._client is None or secure != self._secure:
@@ -130,6 +118,25 @@ class Client:
                                         follow_redirects=False, headers=_HEADERS)
             self._secure = secure
         return self._client
+
+
+def _read(response: httpx.Response, deadline: Deadline, seconds: float) -> bytes:
+    """The body as far as it is of use: a 2xx must end in time and size, any other status speaks for itself."""
+    body = bytearray()
+    try:
+        for chunk in response.iter_raw():
+            body += chunk
+            if len(body) > LONGEST_REPLY:
+                break
+    except httpx.HTTPError:
+        if response.is_success:
+            raise
+    host, status = response.url.host, response.status_code
+    if response.is_success and deadline.passed:  # an answer without a length looks whole when its connection is shut
+        raise Unanswered(f"{host} gave no whole answer within {seconds:g} s", status=status)
+    if response.is_success and len(body) > LONGEST_REPLY:
+        raise Unanswered(f"{host} gave an answer of more than {LONGEST_REPLY:,} bytes", status=status)
+    return bytes(body[:LONGEST_REPLY])
 
 
 _HEADERS = {"User-Agent": f"audiencesync/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}

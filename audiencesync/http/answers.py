@@ -98,11 +98,11 @@ def quote(text: bytes, asked: Asked) -> str:
 
     An email address, and every word that the request's body contains other than as a name, are shown as ***.
     """
-    words = text[:4 * QUOTED].decode("utf-8", "replace").strip()[:QUOTED]
+    words = text[:4 * QUOTED].decode("utf-8", "replace").strip()
     for secret in asked.secrets:
         words = words.replace(secret, "***") if secret else words
     words = _WORD.sub(lambda match: "***" if _personal(match[0], asked.body) else match[0], words)
-    return "".join(char if char.isprintable() else _escaped(char) for char in words)
+    return "".join(char if char.isprintable() else _escaped(char) for char in words[:QUOTED])
 
 
 def _personal(word: str, body: bytes) -> bool:

@@ -1,0 +1,119 @@
+"""The file destination: the contract of destinations, and lines that stay whole whatever happens to the writer."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import orjson
+import pytest
+from pydantic import ValidationError
+
+from audiencesync.destinations.file import File
+from audiencesync.destinations.segment import Segment
+from audiencesync.errors import AccountRefused, NotTaken
+from audiencesync.model import Batch, Call, Destination
+from tests.contract import DestinationContract, Told, content
+from tests.servers import key_of, user_of
+
+CALLS = [Call(f"u{number}", 0, True, None) for number in range(3)]
+
+
+def batch() -> Batch:
+    return File(path=Path("x")).packer(content()).pack(CALLS).batches[0]
+
+
+def send(path: Path) -> None:
+    with closing(File(path=path).channel()) as channel:
+        assert channel.send(batch(), seconds=1) == {}
+
+
+class TestFile(DestinationContract):
+    destination = File
+
+    @contextmanager
+    def place(self, tmp_path: Path) -> Iterator[tuple[Destination, Callable[[], Sequence[Told]]]]:
+        path = tmp_path / "calls.jsonl"
+        yield File(path=path), lambda: self.read(path.read_bytes()) if path.exists() else []
+
+    def read(self, body: bytes) -> Sequence[Told]:
+        assert body.endswith(b"\n")
+        calls = [orjson.loads(line) for line in body[:-1].split(b"\n")]
+        return [Told(user_of(call), key_of(call), call["traits"][key_of(call)], call["messageId"]) for call in calls]
+
+
+def test_a_line_is_the_call_that_segment_would_be_sent() -> None:
+    [sent] = Segment.model_validate(Segment.example).packer(content()).pack(CALLS).batches
+    assert b'{"batch":[%b]}' % b",".join(batch().body.splitlines()) == sent.body
+
+
+@pytest.mark.parametrize("torn", [b'{"type":"iden', b"x" * 200_000])
+@pytest.mark.parametrize("before", [b"", b'{"whole":1}\n', b'{"whole":1}\n' + b"y" * 100_000 + b"\n"])
+def test_a_line_torn_by_a_killed_process_is_cut_away(tmp_path: Path, before: bytes, torn: bytes) -> None:
+    path = tmp_path / "calls.jsonl"
+    path.write_bytes(before + torn)
+    send(path)
+    assert path.read_bytes() == before + batch().body
+
+
+def test_what_stands_there_already_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "calls.jsonl"
+    send(path)
+    send(path)
+    assert path.read_bytes() == batch().body * 2
+
+
+def test_a_new_file_is_for_its_owners_eyes(tmp_path: Path) -> None:
+    send(tmp_path / "calls.jsonl")
+    assert (tmp_path / "calls.jsonl").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_batch_that_does_not_fit_leaves_nothing_behind_and_fits_later(tmp_path: Path) -> None:
+    path = tmp_path / "calls.jsonl"
+    send(path)
+    size = path.stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    with closing(File(path=path).channel()) as channel:
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, hard))
+            with pytest.raises(NotTaken, match="nothing of this batch is in it"):
+                channel.send(batch(), seconds=1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            signal.signal(signal.SIGXFSZ, before)
+        assert path.stat().st_size == size
+        channel.send(batch(), seconds=1)
+    assert path.read_bytes() == batch().body * 2
+
+
+def test_a_path_that_cannot_be_written_names_the_setting(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("x\n")
+    for path in (tmp_path, tmp_path / "plain" / "calls.jsonl", Path(os.devnull)):
+        with pytest.raises(AccountRefused, match="check path"):
+            send(path)
+    for path in (tmp_path, tmp_path / "plain" / "calls.jsonl"):
+        with pytest.raises(AccountRefused, match="check path"):
+            list(File(path=path).check())
+
+
+def test_a_folder_that_is_yet_to_be_made_is_no_fault(tmp_path: Path) -> None:
+    assert list(File(path=tmp_path / "new" / "deep" / "calls.jsonl").check())
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_relative_path_starts_at_the_project(tmp_path: Path) -> None:
+    assert File(path=Path("out/calls.jsonl")).resolve(tmp_path).path == tmp_path / "out" / "calls.jsonl"
+    assert File(path=Path("/abs/calls.jsonl")).resolve(tmp_path).path == Path("/abs/calls.jsonl")
+
+
+def test_nothing_settles_and_one_writes_at_a_time() -> None:
+    made = File(path=Path("x"))
+    assert (made.settle, made.concurrency, made.pace(), made.fingerprint()) == (timedelta(0), 1, None, None)
+    with pytest.raises(ValidationError):
+        File(path=Path("x"), concurrency=2)

@@ -1,0 +1,238 @@
+"""Segment: the contract of destinations, its body to the letter, its limits, and receivers that are like it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+
+import orjson
+import pytest
+from pydantic import ValidationError
+
+from audiencesync import __version__
+from audiencesync.destinations.segment import Segment
+from audiencesync.errors import AccountRefused, Unanswered
+from audiencesync.model import Call, Destination
+from audiencesync.schedule import RateLimit
+from tests.contract import SECRET, HttpDestinationContract, Limits, Told, content, envelope
+from tests.loopback import Fault
+from tests.servers import Recorder, key_of, user_of
+
+KEY = str(Segment.example["write_key"])
+
+
+def at(url: str, **settings: object) -> Segment:
+    return Segment.model_validate({"write_key": KEY, "url": url, **settings})
+
+
+def body_of(*calls: Call, **fields: object) -> bytes:
+    made = Segment.model_validate(Segment.example).packer(content(envelope(**fields)))
+    return made.pack(calls).batches[0].body
+
+
+def calls_of(*calls: Call, **fields: object) -> list[dict]:
+    return orjson.loads(body_of(*calls, **fields))["batch"]
+
+
+class TestSegment(HttpDestinationContract):
+    destination = Segment
+    limits = Limits(calls=2500, body=500_000, call=32_000)
+
+    def at(self, url: str) -> Destination:
+        return at(url)
+
+    def read(self, body: bytes) -> Sequence[Told]:
+        return [Told(user_of(call), key_of(call), call["traits"][key_of(call)], call["messageId"])
+                for call in orjson.loads(body)["batch"]]
+
+    def test_segments_own_rules_are_kept_with_awkward_pages(self) -> None:
+        with Recorder(write_key=KEY) as server, closing(at(server.url).channel()) as channel:
+            for seed in range(4):
+                packer = at(server.url).packer(content(secret=bytes([seed])))
+                for batch in packer.pack(self.page(seed)).batches:
+                    channel.send(batch, seconds=10)
+            assert server.violations == []
+            assert server.changed_message_ids() == []
+
+
+def test_the_body_is_the_documented_one_to_the_letter() -> None:
+    body = body_of(Call("u123", 0, True, '{"email":"a@b.co"}'))
+    message_id = orjson.loads(body)["batch"][0]["messageId"]
+    assert body.decode() == (
+        '{"batch":[{"type":"identify","messageId":"' + message_id + '","userId":"u123",'
+        '"timestamp":"2026-11-22T00:00:00.000Z",'
+        '"traits":{"order_completed_last_30days":true,"email":"a@b.co"},'
+        '"context":{"personas":{"computation_class":"audience",'
+        '"computation_id":"aud_order_completed_last_30days","computation_key":"order_completed_last_30days",'
+        '"namespace":"shop","space_id":"shop"},"integrations":{"personas":false},'
+        f'"library":{{"name":"audiencesync","version":"{__version__}"}}}},"integrations":{{}}}}]}}')
+
+
+def test_a_message_id_stays_the_same_in_every_later_version() -> None:
+    [call] = calls_of(Call("u123", 0, False, None))
+    assert call["messageId"] == "as_22dafd837706ad7b6b3b4141088ec787"
+
+
+def test_a_message_id_does_not_depend_on_the_columns_that_travel_along() -> None:
+    [bare], [dressed] = calls_of(Call("u", 0, True, None)), calls_of(Call("u", 0, True, '{"a":1}'))
+    assert bare["messageId"] == dressed["messageId"]
+
+
+def test_named_integrations_shut_out_all_others() -> None:
+    [call] = calls_of(Call("u", 0, True, None), integrations=("Richpanel", "Crisp"))
+    assert list(call["integrations"].items()) == [("All", False), ("Richpanel", True), ("Crisp", True)]
+
+
+def test_an_anonymous_id_is_sent_as_one() -> None:
+    [call] = calls_of(Call("a1", 0, True, None), id_kind="anonymous_id")
+    assert call["anonymousId"] == "a1"
+    assert "userId" not in call
+
+
+def test_an_email_is_both_the_user_and_a_trait() -> None:
+    calls = calls_of(Call("a@b.co", 0, True, None), Call("c@d.co", 0, True, '{"email":"other","city":"Bern"}'),
+                     id_kind="email")
+    assert [(call["userId"], call["traits"]["email"]) for call in calls] == [("a@b.co",) * 2, ("c@d.co",) * 2]
+    assert calls[1]["traits"]["city"] == "Bern"
+
+
+@pytest.mark.parametrize("included", ['{"vip":"yes"}', '{"vip":1,"city":"Bern"}', '{ "city": "Bern", "vip": false }',
+                                      '{"\\u0076ip":"yes","city":"Bern"}', "{}", " { } "])
+def test_an_included_column_never_replaces_the_audience(included: str) -> None:
+    [call] = calls_of(Call("u", 0, True, included), key="vip")
+    assert call["traits"] == {"vip": True} | ({"city": "Bern"} if "Bern" in included else {})
+
+
+def test_a_key_that_json_must_escape_is_one_name() -> None:
+    [call] = calls_of(Call("u", 0, True, '{"a\\"b":1}'), key='a"b')
+    assert call["traits"] == {'a"b': True}
+
+
+def test_a_call_over_32_kb_is_refused_and_the_others_travel() -> None:
+    calls = [Call("a", 0, True, None), Call("b", 0, True, '{"note":"' + "x" * 32_000 + '"}'), Call("c", 0, True, None)]
+    packed = Segment.model_validate(Segment.example).packer(content()).pack(calls)
+    assert [[call.user_id for call in batch.calls] for batch in packed.batches] == [["a", "c"]]
+    [(call, refusal)] = packed.refused
+    assert call.user_id == "b"
+    assert refusal.reason.startswith("too large: 32,")
+    assert refusal.reason.endswith("Segment takes 32 KB")
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_bodies_are_filled_to_the_last_byte_and_not_further(over: int) -> None:
+    packer = Segment.model_validate(Segment.example).packer(content())
+    bare = len(packer.pack([Call("00", 0, True, '{"n":""}')]).batches[0].body) - len('{"batch":[]}')
+    sizes = [25_000 - bare - 1] * 19
+    sizes.append(500_000 - len('{"batch":[]}') - 19 * 25_000 - bare + over)
+    calls = [Call(f"{number:02}", 0, True, '{"n":"' + "x" * size + '"}') for number, size in enumerate(sizes)]
+    assert len(packer.pack(calls).batches[0].body) == (475_011 if over else 500_000)
+
+
+def test_gzip_changes_what_leaves_and_not_what_is_said() -> None:
+    calls = [Call(f"u{number}", 0, True, None) for number in range(500)]
+    with Recorder() as server:
+        destination = at(server.url, gzip=True)
+        [batch] = destination.packer(content()).pack(calls).batches
+        with closing(destination.channel()) as channel:
+            channel.send(batch, seconds=10)
+        assert server.bodies == [batch.body]
+
+
+def test_the_write_key_travels_as_basic_auth_with_its_colon() -> None:
+    with Recorder(write_key="another") as server, closing(at(server.url).channel()) as channel:
+        [batch] = at(server.url).packer(content()).pack([Call("u", 0, True, None)]).batches
+        with pytest.raises(AccountRefused, match=r"401.*check write_key"):
+            channel.send(batch, seconds=5)
+    with Recorder(write_key=KEY) as server, closing(at(server.url).channel()) as channel:
+        assert channel.send(batch, seconds=5) == {}
+        assert server.told() == {("order_completed_last_30days", "u"): True}
+
+
+@pytest.mark.parametrize(("status", "body"), [
+    (200, b""), (200, b"OK"), (200, b"<html>fine</html>"), (200, b'{"success": true}'), (201, b"null"),
+    (202, b"[false]"), (200, b'{"ok": true, "errors": [], "retry": false}'), (204, b"")])
+def test_a_2xx_is_a_yes_whatever_its_words(status: int, body: bytes) -> None:
+    with Recorder([Fault(status=status, body=body)]) as server, closing(at(server.url).channel()) as channel:
+        [batch] = at(server.url).packer(content()).pack([Call("u", 0, True, None)]).batches
+        assert channel.send(batch, seconds=5) == {}
+
+
+def partly_refused(errors: object) -> dict[int, str]:
+    calls = [Call(name, 0, True, '{"email":"ann@b.co"}') for name in ("anna", "berta", "carla")]
+    [batch] = at("https://jitsu.example/v1/batch").packer(content()).pack(calls).batches
+    names = [call["messageId"] for call in orjson.loads(batch.body)["batch"]]
+    said = [error.replace("$1", names[1]).replace("$2", names[2]) if isinstance(error, str) else error
+            for error in errors] if isinstance(errors, list) else errors
+    answer = orjson.dumps({"ok": False, "receivedEvents": 3, "okEvents": 2, "errors": said})
+    with Recorder([Fault(body=answer)]) as server, closing(at(server.url).channel()) as channel:
+        refusals = channel.send(batch, seconds=5)
+    assert all(refusal.status == 200 for refusal in refusals.values())
+    return {index: refusal.reason for index, refusal in refusals.items()}
+
+
+def test_a_200_that_names_refused_calls_refuses_those_alone() -> None:
+    assert partly_refused(["Message ID: $1: traits too long", "Message ID: $2: no such user carla"]) == {
+        1: "traits too long", 2: "no such user ***"}
+
+
+@pytest.mark.parametrize("errors", [[], None, "all", [1], ["something went wrong"], ["Message ID: nobody: x"],
+                                    ["Message ID: $1: x", "and more"], ["Message ID: $1: x", "Message ID: $1: y"]])
+def test_a_200_that_refuses_calls_without_naming_them_answers_nothing(errors: object) -> None:
+    with pytest.raises(Unanswered):
+        partly_refused(errors)
+
+
+@pytest.mark.parametrize(("settings", "pace"), [
+    ({}, 1000), ({"region": "eu"}, 1000), ({"rate": 50}, 50), ({"url": "https://api.segment.io/v1/batch"}, 1000),
+    ({"url": "https://events.eu1.segmentapis.com/v1/batch"}, 1000), ({"url": "https://API.Segment.io/v1/batch"}, 1000),
+    ({"url": "https://notsegment.io/v1/batch"}, None), ({"url": "http://localhost:1/v1/batch"}, None),
+    ({"url": "https://api.segment.io.example.com/b", "rate": "5/30s"}, 5)])
+def test_the_pace_is_the_setting_or_what_segment_publishes_for_itself(settings: dict, pace: int | None) -> None:
+    limit = Segment.model_validate({"write_key": KEY, **settings}).pace()
+    assert (limit and limit.limit) == pace
+    assert limit is None or limit.unit == ("requests" if "/" in str(settings.get("rate")) else "items")
+    assert limit is None or isinstance(limit, RateLimit)
+
+
+def test_regions_have_their_hosts() -> None:
+    addresses = [Segment.model_validate({"write_key": KEY, **settings}).address
+                 for settings in ({}, {"region": "us"}, {"region": "eu"})]
+    assert addresses == ["https://api.segment.io/v1/batch"] * 2 + ["https://events.eu1.segmentapis.com/v1/batch"]
+
+
+def test_the_account_is_known_by_its_write_key_and_by_nothing_else() -> None:
+    one = Segment.model_validate({"write_key": KEY})
+    assert one.fingerprint() == at("https://elsewhere.example/v1/batch").fingerprint()
+    assert one.fingerprint() != Segment.model_validate({"write_key": KEY + "x"}).fingerprint()
+
+
+@pytest.mark.parametrize(("settings", "said"), [
+    ({"region": "us", "url": "https://a.example/b"}, "region or url, not both"),
+    ({"url": "http://a.example/b"}, "allow_http: true"),
+    ({"url": "https://me:pw@a.example/b"}, "user or password"),
+    ({"region": "asia"}, "'us' or 'eu'"),
+    ({"write_key": ""}, "is the variable set"),
+    ({"write_key": "k\nk"}, "one word"),
+    ({"write_key": "k:k"}, "one word"),
+    ({"settle": "soon"}, "not a duration"),
+    ({"concurrency": 0}, "greater than or equal to 1")])
+def test_settings_that_cannot_be_are_refused_with_a_reason(settings: dict, said: str) -> None:
+    with pytest.raises(ValidationError, match=said) as raised:
+        Segment.model_validate({"write_key": KEY, **settings})
+    assert KEY not in str(raised.value)
+
+
+def test_plain_http_can_be_allowed() -> None:
+    assert at("http://gateway.internal/v1/batch", allow_http=True).address == "http://gateway.internal/v1/batch"
+
+
+def test_a_check_says_what_it_cannot_know() -> None:
+    with Recorder() as server:
+        lines = list(at(server.url).check())
+    assert lines[0].endswith("answers")
+    assert "cannot confirm a write key" in lines[1]
+
+
+def test_the_secret_of_a_sync_may_be_any_length_a_hash_takes() -> None:
+    packer = Segment.model_validate(Segment.example).packer(content(secret=SECRET * 2))
+    assert packer.pack([Call("u", 0, True, None)]).batches
