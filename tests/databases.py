@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -115,11 +116,7 @@ class PostgresServer:
 
     def execute(self, *statements: str, database: str = "postgres") -> None:
         """Run statements as the owner, each in its own transaction."""
-        import psycopg
-
-        with psycopg.connect(self.url(database).replace("+psycopg", ""), autocommit=True) as connection:
-            for statement in statements:
-                connection.execute(statement)
+        fill(self.url(database), *statements)
 
     @contextmanager
     def database(self) -> Iterator[str]:
@@ -151,3 +148,24 @@ def run_postgres() -> Iterator[PostgresServer]:
         yield server
     finally:
         server.stop()
+
+
+def fill(url: str, *statements: str) -> None:
+    """Run statements in the database that a SQLAlchemy URL names, as its owner: SQLite, DuckDB or PostgreSQL."""
+    kind, _, path = url.partition(":///")
+    if kind == "sqlite":
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            for statement in statements:
+                connection.execute(statement)
+    elif kind == "duckdb":
+        import duckdb
+
+        with closing(duckdb.connect(path)) as connection:
+            for statement in statements:
+                connection.execute(statement)
+    else:
+        import psycopg
+
+        with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+            for statement in statements:
+                connection.execute(statement)

@@ -21,7 +21,7 @@ class Unfit(Exception):
 
 
 def objects(columns: Mapping[str, Sequence[Any]]) -> list[str]:
-    """The text of a JSON object for each row of columns whose values are fit; what is NULL is left out of its object."""
+    """The text of a JSON object for each row of columns of fit values; what is NULL is left out of its object."""
     names = [orjson.dumps(name).decode() for name in columns]
     texts = [_texts(values) for values in columns.values()]
     if not any(None in values for values in columns.values()):

@@ -15,11 +15,11 @@ DIALECTS = {"postgresql": "postgres", "cockroachdb": "postgres", "mariadb": "mys
 """What sqlglot calls the databases that SQLAlchemy calls otherwise."""
 
 _NAME = re.compile(r"[A-Za-z_]\w*")
-_BEFORE = re.compile(r"[\w'\"`)\]$]")
+_BEFORE = re.compile(r"[\w'\"`)\]$:]")
 """A colon directly after one of these belongs to a slice, a struct, a path or a label."""
 
 _HIDING = re.compile(r"'[^']*'|\"[^\"]*\"|--[^\n]*|/\*.*?\*/", re.DOTALL)
-_SINGLE = re.compile(r"(?<!:):(?![:=])")
+_COLONS = re.compile(r"::|:=|(:)")
 
 
 class Parameter(NamedTuple):
@@ -56,7 +56,7 @@ def _colons(audience: Audience, dialect: str) -> Iterator[int]:
     """The offsets of single colons outside literals and comments."""
     plain = _without_literals(audience.sql)
     if plain is not None:
-        return (match.start() for match in _SINGLE.finditer(plain))
+        return (match.start() for match in _COLONS.finditer(plain) if match[1])
     return _token_colons(audience, dialect)
 
 
