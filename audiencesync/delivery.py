@@ -1,7 +1,7 @@
 """What to claim, what an answer means, what to do next: one sync's pages on their way, without any I/O.
 
-The owner of the loop asks `next_step` and does what it says; answers come back through `answered`. All rules that make a
-sync exact stand here: nothing is sent that is not claimed, and what is acknowledged is an unbroken answered prefix.
+The owner of the loop asks `next_step` and does what it says; answers come back through `answered`. The rules that make
+a sync exact stand here: nothing is sent that is not claimed, and what is acknowledged is an unbroken answered prefix.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 AudiencesyncError               70  a bug, when nothing below fits
 ├── UsageError                   2  say it differently
 │   ├── ProjectError             2  mend the files; carries every problem of every file
+│   ├── OlderRun                 2  the instant asked for lies before the last run
 │   └── QueryError               2  mend an audience's SQL or its data
 ├── LeaseHeld                   99  another process is at work; wait for it
 ├── Unavailable                 75  try again later
@@ -63,6 +64,10 @@ class ProjectError(UsageError):
     def __init__(self, problems: tuple[Problem, ...]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = problems
+
+
+class OlderRun(UsageError):
+    """A run as of an instant before the last one would take back what was told."""
 
 
 class QueryError(UsageError):

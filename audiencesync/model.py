@@ -141,6 +141,37 @@ class Sync:
 
 
 @dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a command did to one sync; `sent` are the calls accepted meanwhile, `remaining` those it still owes.
+
+    `status` is done, waiting, paused, held, leased or interrupted; `reason`, `until` and `help` say why it is not done.
+    """
+
+    destination: str
+    mode: str
+    status: str
+    sent: int = 0
+    rejected: int = 0
+    remaining: int = 0
+    total: int = 0
+    requests: int = 0
+    keys: tuple[str, ...] = ()
+    reason: str = ""
+    until: datetime | None = None
+    help: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a command did: runs, syncs, what went wrong (with the exit code each asks for), who is still rejected."""
+
+    runs: tuple[Run, ...] = ()
+    syncs: tuple[Outcome, ...] = ()
+    errors: tuple[tuple[int, str], ...] = ()
+    rejected: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """The calls of some users, in order; `end` is the last of them, and no user is split between two pages."""
 

@@ -109,8 +109,9 @@ class Sqlite(Backend):
         staged = select(stage.c.user_id)
         sides = ((staged.except_(present), 1), (present.except_(staged), 0))
         return tuple(
-            insert(diff).from_select(["user_id", "entered"],
-                                     select(side.order_by(text("1")).subquery().c.user_id, literal_column(str(entered))))
+            insert(diff).from_select(
+                ["user_id", "entered"],
+                select(side.order_by(text("1")).subquery().c.user_id, literal_column(str(entered))))
             for side, entered in sides)
 
     def now(self, connection: Connection) -> datetime:
@@ -156,7 +157,7 @@ class Postgresql(Backend):
 
 def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:
     # FULL: an intent lost with the power would let an answered request be forgotten
-    connection.isolation_level = None  # type: ignore[attr-defined]  # sqlite3 would begin by itself, and too late
+    connection.isolation_level = None  # sqlite3 would begin by itself, and too late
     for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.cursor().execute(f"PRAGMA {pragma}")
 

@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.schema import CreateTable, DropTable
 
 from audiencesync import failpoints
-from audiencesync.errors import QueryError, UsageError
+from audiencesync.errors import OlderRun, QueryError, UsageError
 from audiencesync.model import Audience, Chunk, Run
 from audiencesync.store.connect import Store
 from audiencesync.store.tables import UserId, computations, memberships, runs
@@ -46,6 +46,19 @@ _staged = _temporary_table("stage", Column("user_id", UserId, primary_key=True),
 _diff = _temporary_table("stage_diff", Column("user_id", UserId, primary_key=True), Column("entered", Integer),
                          sqlite_with_rowid=False)
 EXITED, ENTERED, RENEWED = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """An audience as the state knows it; `run` is the newest that ended well, None before the first."""
+
+    computation_id: int
+    key: str
+    id_kind: str | None
+    paused: bool
+    pause_reason: str | None
+    retired: bool
+    run: Run | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +137,10 @@ def _next_number(connection: Connection, computation_id: int) -> int:
 
 
 def check_run(row: Any, last: Any, audience: Audience, id_kind: str, as_of: datetime) -> None:
-    """Refuse a run that lies before the last one (UsageError) or names its users otherwise (QueryError)."""
+    """Refuse a run that lies before the last one (OlderRun) or names its users otherwise (QueryError)."""
     if last is not None and as_of < last.as_of:
-        raise UsageError(f"{audience.key}: as of {as_of:%Y-%m-%d %H:%M:%S}Z lies before its last run, as of "
-                         f"{last.as_of:%Y-%m-%d %H:%M:%S}Z; what was told cannot be taken back in time")
+        raise OlderRun(f"{audience.key}: as of {as_of:%Y-%m-%d %H:%M:%S}Z lies before its last run, as of "
+                       f"{last.as_of:%Y-%m-%d %H:%M:%S}Z; what was told cannot be taken back in time")
     if row is not None and row.id_kind not in (None, id_kind):
         raise QueryError(f"{audience.path.name}: the id column was {row.id_kind} and is now {id_kind}: destinations "
                          f"know these users by {row.id_kind}; select that column again, or give the audience a new key")
@@ -200,3 +213,31 @@ def record_failure(store: Store, audience: Audience, *, as_of: datetime, started
         run = Run(audience.key, _next_number(connection, row.id), as_of, "failed", error=error)
         _write_run(store, connection, row.id, run, started_at)
     return run
+
+
+def latest(store: Store, keys: Iterable[str]) -> dict[str, Due]:
+    """What the state knows of these audiences, and the run of each whose members last."""
+    newest = (select(runs.c.computation_id, func.max(runs.c.number).label("number")).where(runs.c.status == "done")
+              .group_by(runs.c.computation_id).subquery())
+    query = (select(computations, runs.c.number, runs.c.as_of, runs.c.members, runs.c.entered, runs.c.exited,
+                    runs.c.duplicates)
+             .outerjoin(newest, newest.c.computation_id == computations.c.id)
+             .outerjoin(runs, (runs.c.computation_id == computations.c.id) & (runs.c.number == newest.c.number))
+             .where(computations.c.key.in_(list(keys))).order_by(computations.c.key))
+    with store.read() as connection:
+        return {row.key: Due(row.id, row.key, row.id_kind, row.paused_at is not None, row.pause_reason,
+                             row.retired_at is not None, _run(row)) for row in connection.execute(query)}
+
+
+def _run(row: Any) -> Run | None:
+    if row.number is None:
+        return None
+    return Run(row.key, row.number, row.as_of, "done", row.members, row.entered, row.exited, row.duplicates)
+
+
+def instant_of(store: Store, computation_id: int, number: int) -> datetime:
+    """The instant of a run."""
+    with store.read() as connection:
+        moment: datetime = connection.execute(
+            select(runs.c.as_of).where(runs.c.computation_id == computation_id, runs.c.number == number)).scalar_one()
+    return moment

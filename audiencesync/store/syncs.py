@@ -16,8 +16,8 @@ from audiencesync.model import Call, Envelope, Progress, Refusal, Span, Sync
 from audiencesync.store import content
 from audiencesync.store.connect import Store
 from audiencesync.store.leases import Lease, guard
-from audiencesync.store.tables import positions, rejections, spans, syncs
 from audiencesync.store.tables import computations as computations_table
+from audiencesync.store.tables import positions, rejections, spans, syncs
 
 EVERYONE = datetime(9999, 1, 1, tzinfo=UTC)
 """A sync that a person typed tries every refused user again, however long his pause."""
@@ -33,6 +33,12 @@ def open_syncs(store: Store, destination: str) -> list[Sync]:
                                    .order_by(syncs.c.id)).all()
         loaded = [_load(connection, row) for row in found]
     return sorted(loaded, key=lambda sync: (FAIRNESS.index(sync.mode), sync.id))
+
+
+def reload(store: Store, sync: Sync) -> Sync:
+    """The sync as the last commit left it."""
+    with store.read() as connection:
+        return _load(connection, connection.execute(select(syncs).where(syncs.c.id == sync.id)).one())
 
 
 def _load(connection: Connection, row: Any) -> Sync:
@@ -179,10 +185,12 @@ def known_positions(store: Store, destination: str) -> Mapping[int, Any]:
         return {row.computation_id: row for row in found}
 
 
-def rejected_counts(store: Store, destination: str) -> Mapping[int, int]:
-    """How many users the destination refuses, by computation id."""
+def rejected_counts(store: Store, destination: str, *, due: bool = False) -> Mapping[int, int]:
+    """How many users the destination refuses, by computation id; with `due` only those whose next try has come."""
     with store.read() as connection:
-        found = connection.execute(select(rejections.c.computation_id, func.count())
-                                   .where(rejections.c.destination == destination)
+        chosen = [rejections.c.destination == destination]
+        if due:
+            chosen.append(rejections.c.next_try <= store.now(connection))
+        found = connection.execute(select(rejections.c.computation_id, func.count()).where(*chosen)
                                    .group_by(rejections.c.computation_id))
         return {row[0]: row[1] for row in found}

@@ -1,0 +1,86 @@
+"""What the state knows of a destination's account: whose it is, whether it refuses us, when to ask it again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from audiencesync.store.connect import Store
+from audiencesync.store.tables import acts, computations, destinations
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A destination as the state knows it; all empty before the first sync."""
+
+    fingerprint: str | None = None
+    paused_at: datetime | None = None
+    pause_reason: str | None = None
+    retry_at: datetime | None = None
+    retry_reason: str | None = None
+
+
+def account(store: Store, destination: str) -> tuple[Account, datetime]:
+    """The destination's account, and the database's time."""
+    with store.read() as connection:
+        row = connection.execute(select(destinations).where(destinations.c.name == destination)).one_or_none()
+        now = store.now(connection)
+    if row is None:
+        return Account(), now
+    return Account(row.fingerprint, row.paused_at, row.pause_reason, row.retry_at, row.retry_reason), now
+
+
+def note(store: Store, destination: str, **values: Any) -> None:
+    """Write down some columns of the destination."""
+    with store.write() as connection:
+        _set(connection, destination, values)
+
+
+def _set(connection: Connection, destination: str, values: dict[str, Any]) -> None:
+    known = connection.execute(select(destinations.c.name).where(destinations.c.name == destination)).one_or_none()
+    if known is None:
+        connection.execute(insert(destinations).values(name=destination, **values))
+    else:
+        connection.execute(update(destinations).where(destinations.c.name == destination).values(**values))
+
+
+def pause_destination(store: Store, destination: str, *, reason: str, who: str) -> None:
+    """Send nothing to it until somebody resumes it; everything is kept."""
+    with store.write() as connection:
+        now = store.now(connection)
+        _set(connection, destination, {"paused_at": now, "pause_reason": reason})
+        _act(connection, now, who, "pause", destination, reason)
+
+
+def resume_destination(store: Store, destination: str, *, who: str, reason: str, **values: Any) -> None:
+    """Let it be synced again, with other columns (such as the account's fingerprint) written beside."""
+    with store.write() as connection:
+        _set(connection, destination, {"paused_at": None, "pause_reason": None, "retry_at": None, "retry_reason": None,
+                                       **values})
+        _act(connection, store.now(connection), who, "resume", destination, reason)
+
+
+def pause_computation(store: Store, key: str, *, kind: str, reason: str, who: str) -> None:
+    """Compute it no more and send nothing of it until somebody resumes it."""
+    with store.write() as connection:
+        now = store.now(connection)
+        values = {"paused_at": now, "pause_reason": reason}
+        found = connection.execute(update(computations).where(computations.c.key == key).values(**values))
+        if not found.rowcount:
+            connection.execute(insert(computations).values(key=key, kind=kind, **values))
+        _act(connection, now, who, "pause", key, reason)
+
+
+def resume_computation(store: Store, key: str, *, who: str, reason: str) -> None:
+    """Compute and sync it again."""
+    with store.write() as connection:
+        connection.execute(update(computations).where(computations.c.key == key)
+                           .values(paused_at=None, pause_reason=None))
+        _act(connection, store.now(connection), who, "resume", key, reason)
+
+
+def _act(connection: Connection, now: datetime, who: str, command: str, subject: str, reason: str) -> None:
+    connection.execute(insert(acts).values(at=now, who=who, command=command, subject=subject, reason=reason or None))

@@ -1,0 +1,94 @@
+"""The story: compute every audience, plan what differs, deliver it, acknowledge it, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from audiencesync.errors import AudiencesyncError, LeaseHeld
+from audiencesync.model import Audience, Outcome, Project, Report, Run
+from audiencesync.store import runs, syncs
+from audiencesync.store.connect import Store
+from audiencesync.sync.compute import Errors, compute
+from audiencesync.sync.deliver import Courier, Tick
+from audiencesync.sync.opening import Agenda
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a command asks for; `wait` are the seconds it waits for another process's lease.
+
+    `interrupted` gives the reason to end, or nothing; `watch` is told where each sync stands.
+    """
+
+    audiences: Sequence[Audience]
+    destinations: Sequence[str]
+    as_of: datetime | None = None
+    wait: float = 0.0
+    typed: bool = True
+    interrupted: Callable[[], str] = field(default=lambda: "")
+    watch: Callable[[Tick], None] = field(default=lambda _: None)
+
+
+def sync(project: Project, store: Store, request: Request) -> Report:
+    """Compute everything selected now, and bring each destination to the newest run."""
+    done, errors = compute(project, store, request.audiences, as_of=request.as_of,
+                           interrupted=lambda: bool(request.interrupted()))
+    return _report(project, store, request, tuple(done), errors, backfill=False)
+
+
+def backfill(project: Project, store: Store, request: Request) -> Report:
+    """Send everyone again as of what each destination was last told; resumes what an earlier call began."""
+    return _report(project, store, request, (), [], backfill=True)
+
+
+def _report(project: Project, store: Store, request: Request, done: tuple[Run, ...], errors: Errors, *,
+            backfill: bool) -> Report:
+    outcomes: list[Outcome] = []
+    for found, failed in _each(request.destinations,
+                               lambda name: _deliver(project, store, request, name, again=backfill)):
+        outcomes += found
+        errors += failed
+    known = runs.latest(store, [audience.key for audience in request.audiences])
+    mine = {due.computation_id for due in known.values()}
+    rejected = sum(count for name in request.destinations
+                   for computation, count in syncs.rejected_counts(store, name).items() if computation in mine)
+    return Report(done, tuple(outcomes), tuple(errors), rejected)
+
+
+def _each(names: Sequence[str], deliver: Callable[[str], tuple[list[Outcome], Errors]]) -> \
+        Iterable[tuple[list[Outcome], Errors]]:
+    if len(names) < 2:
+        return [deliver(name) for name in names]
+    with ThreadPoolExecutor(max_workers=len(names)) as pool:
+        return list(pool.map(deliver, names))
+
+
+def _deliver(project: Project, store: Store, request: Request, name: str, *, again: bool) -> \
+        tuple[list[Outcome], Errors]:
+    """One destination; whatever goes wrong with it never stops the others."""
+    audiences = [audience for audience in request.audiences if name in audience.destinations]
+    agenda = Agenda(project, store, name, audiences, typed=request.typed)
+    if again:
+        agenda.ask_backfill()
+    courier = Courier(store, project.destinations[name], agenda, interrupted=request.interrupted)
+    until = time.monotonic() + request.wait
+    errors: Errors = []
+    while True:
+        try:
+            for tick in courier.deliver():
+                request.watch(tick)
+        except LeaseHeld as error:
+            if time.monotonic() < until and not request.interrupted():
+                time.sleep(0.2)
+                continue
+            errors.append((error.exit_code, str(error)))
+        except AudiencesyncError as error:
+            errors.append((error.exit_code, f"{name}: {error}"))
+        outcomes = [outcome for outcome in courier.outcomes if outcome.status != "yielded" or outcome.sent]
+        if not outcomes and not errors:
+            outcomes = [Outcome(name, "incremental", "done", keys=tuple(audience.key for audience in audiences))]
+        return outcomes, errors

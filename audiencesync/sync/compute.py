@@ -1,0 +1,78 @@
+"""Compute: ask the source for each audience as of one instant, and remember who entered and who exited."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from audiencesync.errors import AudiencesyncError, Interrupted, OlderRun, StateUnavailable
+from audiencesync.model import Audience, Project, Run
+from audiencesync.store import runs
+from audiencesync.store.connect import Store
+
+if TYPE_CHECKING:
+    from audiencesync.source import Source
+
+Errors = list[tuple[int, str]]
+
+
+def definition_hash(audience: Audience) -> str:
+    """A short hash of all that decides who is a member."""
+    parts = (audience.sql, repr(audience.include), repr(sorted(audience.variables.items())))
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
+
+
+def instant(store: Store, as_of: datetime | None) -> datetime:
+    """The instant all runs of one command share: the one asked for, or now, in whole milliseconds."""
+    if as_of is None:
+        with store.read() as connection:
+            as_of = store.now(connection)
+    return as_of.replace(microsecond=as_of.microsecond // 1000 * 1000)
+
+
+def compute(project: Project, store: Store, audiences: Iterable[Audience], *, as_of: datetime | None,
+            interrupted: Callable[[], bool]) -> tuple[list[Run], Errors]:
+    """Run each audience that is not paused; one that fails says so and never stops the others.
+
+    Raises StateUnavailable and Interrupted, which concern them all.
+    """
+    from audiencesync.source import open_source
+
+    moment = instant(store, as_of)
+    wanted = list(audiences)
+    known = runs.latest(store, [audience.key for audience in wanted])
+    done: list[Run] = []
+    errors: Errors = []
+    with open_source(project.source) as source:
+        for audience in wanted:
+            before = known.get(audience.key)
+            if before is not None and before.paused:
+                done.append(Run(audience.key, before.run.number if before.run else 0, moment, "paused"))
+                continue
+            try:
+                done.append(_run(store, source, audience, moment, before, interrupted))
+            except (StateUnavailable, Interrupted):
+                raise
+            except OlderRun as error:
+                if as_of is None and before is not None and before.run is not None:
+                    done.append(before.run)  # somebody else computed it while this process was on its way
+                else:
+                    errors.append((error.exit_code, str(error)))
+            except AudiencesyncError as error:
+                errors.append((error.exit_code, str(error)))
+                started = instant(store, None)
+                done.append(runs.record_failure(store, audience, as_of=moment, started_at=started, error=str(error)))
+    return done, errors
+
+
+def _run(store: Store, source: Source, audience: Audience, moment: datetime, before: runs.Due | None,
+         interrupted: Callable[[], bool]) -> Run:
+    started = instant(store, None)
+    if before is not None:
+        runs.check_run(before, before.run, audience, before.id_kind or "", moment)
+    result = source.read(audience, moment, interrupted=interrupted)
+    with runs.stage(store, result.chunks) as held:
+        return runs.record(store, held, audience, id_kind=result.id_kind, as_of=moment, started_at=started,
+                           definition_hash=definition_hash(audience))

@@ -1,0 +1,188 @@
+"""Deliver: bring one destination to the newest runs, page by page, and end between two pages when asked to."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from audiencesync import failpoints
+from audiencesync.delivery import Commit, Delivery, Read, Send, Stop, Wait, page_size
+from audiencesync.model import Destination, Outcome, Sync
+from audiencesync.store import accounts, content, leases, syncs
+from audiencesync.store.connect import Store
+from audiencesync.sync.opening import Agenda
+from audiencesync.sync.wire import Threads, Wire
+
+GLANCE = 0.25
+"""Seconds between two looks at whether this process shall end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Where a sync stands, for whoever shows progress."""
+
+    destination: str
+    mode: str
+    told: int
+    total: int
+
+
+@dataclass(slots=True)
+class Courier:
+    """One worker of one destination: what it needs of the world, so that a simulator can be the world."""
+
+    store: Store
+    destination: Destination
+    agenda: Agenda
+    holder: str = field(default_factory=leases.this_process)
+    wire: Callable[[Destination], Wire] = Threads
+    monotonic: Callable[[], float] = time.monotonic
+    draw: Callable[[float], float] = field(default=lambda limit: random.uniform(0.0, limit))  # noqa: S311 - no secret
+    interrupted: Callable[[], str] = field(default=lambda: "")
+    outcomes: list[Outcome] = field(default_factory=list)
+    _looked: float = 0.0
+
+    def deliver(self) -> Iterator[Tick]:
+        """Work every sync the agenda has; `outcomes` says afterwards what became of each. Raises LeaseHeld."""
+        name = self.agenda.destination
+        blocked = blocked_account(self.store, name, self.destination)
+        if blocked is not None:
+            self.outcomes.append(blocked)
+            return
+        life = max(leases.LIFE, self.destination.timeout + timedelta(seconds=15))
+        lease = leases.acquire(self.store, f"destination:{name}", holder=self.holder, life=life,
+                               monotonic=self.monotonic)
+        wire = self.wire(self.destination)
+        try:
+            syncs.unsettle(self.store, lease, syncs.open_syncs(self.store, name), settle=self.destination.settle)
+            while (sync := self.agenda.next_sync(lease)) is not None:
+                outcome = yield from self._work(lease, wire, sync)
+                self.outcomes.append(outcome)
+                if outcome.status not in ("done", "yielded"):
+                    break
+            self._say_what_waits()
+        finally:
+            wire.close()
+            leases.release(self.store, lease)
+
+    def _work(self, lease: leases.Lease, wire: Wire, sync: Sync) -> Generator[Tick, None, Outcome]:
+        settings, told = self.destination, 0
+        size = page_size(settings.page, settings.pace(), sync.spans)
+        refused = syncs.rejected_counts(self.store, sync.destination)
+        pages = content.pages(self.store, sync, size=size,
+                              retried=any(span.computation_id in refused for span in sync.spans))
+        machine = Delivery(settings.packer(sync.content), claimed=sync.claimed, acknowledged=sync.acknowledged,
+                           concurrency=_concurrency(settings, size), pace=settings.pace(), draw=self.draw,
+                           told=sync.sent)
+        self._looked = self.monotonic()
+        while True:
+            self._attend(lease, wire, machine, sync)
+            step = machine.next_step(self.monotonic())
+            if isinstance(step, Read):
+                machine.offer(next(pages, None))
+                failpoints.reach("page.read")
+            elif isinstance(step, Commit):
+                told += len(step.progress.accepted)
+                self._commit(lease, machine, sync, step)
+            elif isinstance(step, Send):
+                wire.send(step.flight, seconds=min(settings.timeout.total_seconds(), lease.remaining))
+            elif isinstance(step, Wait):
+                self._wait(wire, machine, step)
+            else:
+                return self._end(sync, step, told)
+            yield Tick(sync.destination, sync.mode, sync.sent + sync.rejected + told, sync.total)
+
+    def _attend(self, lease: leases.Lease, wire: Wire, machine: Delivery, sync: Sync) -> None:
+        """Take what has arrived, keep the lease, and see whether something else goes first."""
+        for flight, answer in wire.answers(0.0):
+            machine.answered(flight, answer, self.monotonic())
+        if lease.remaining < lease.life.total_seconds() * 2 / 3:
+            leases.renew(self.store, lease)
+        if reason := self.interrupted():
+            machine.stop(reason)
+        elif self.monotonic() >= self._looked + 1.0:
+            self._looked = self.monotonic()
+            if self.agenda.fresher(lease, sync):
+                machine.stop(YIELDED)
+
+    def _commit(self, lease: leases.Lease, machine: Delivery, sync: Sync, step: Commit) -> None:
+        syncs.advance(self.store, lease, sync, step.progress, settle=self.destination.settle, finished=step.finished)
+        machine.committed(step, self.monotonic())
+        if step.progress.accepted:
+            failpoints.reach("page.acknowledged")
+        failpoints.reach("sync.closed" if step.finished else "page.claimed")
+
+    def _wait(self, wire: Wire, machine: Delivery, step: Wait) -> None:
+        now = self.monotonic()
+        seconds = GLANCE if step.until is None else min(GLANCE, step.until - now)
+        for flight, answer in wire.answers(max(0.001, seconds)):
+            machine.answered(flight, answer, self.monotonic())
+
+    def _end(self, sync: Sync, stop: Stop, told: int) -> Outcome:
+        after = syncs.reload(self.store, sync)
+        self._remember_account(sync, stop, told)
+        status, help_ = "done", ""
+        until = None
+        if not stop.finished:
+            status, help_ = "waiting", "run the same command again; it goes on where this one stopped"
+            if stop.pause:
+                status, help_ = "paused", f"mend it, then: audiencesync resume {sync.destination}"
+            elif stop.reason == YIELDED:
+                status = "yielded"
+            elif stop.graceful:
+                status = "interrupted"
+            elif stop.until is not None:
+                until = accounts.account(self.store, sync.destination)[0].retry_at
+        return Outcome(sync.destination, sync.mode, status, told, after.rejected - sync.rejected,
+                       after.total - after.sent - after.rejected if status != "done" else 0, after.total,
+                       after.requests - sync.requests, tuple(span.key for span in sync.spans),
+                       "" if stop.finished else stop.reason, until, help_)
+
+    def _remember_account(self, sync: Sync, stop: Stop, told: int) -> None:
+        name, fingerprint = sync.destination, self.destination.fingerprint()
+        known, now = accounts.account(self.store, name)
+        if told and fingerprint is not None and known.fingerprint is None:
+            accounts.note(self.store, name, fingerprint=fingerprint)
+        if stop.pause:
+            accounts.pause_destination(self.store, name, reason=stop.reason, who="audiencesync")
+        elif stop.until is not None:
+            accounts.note(self.store, name, retry_at=now + timedelta(seconds=stop.until - self.monotonic()),
+                          retry_reason=stop.reason)
+        elif stop.finished and known.retry_at is not None:
+            accounts.note(self.store, name, retry_at=None, retry_reason=None)
+
+    def _say_what_waits(self) -> None:
+        for key, (reason, until, help_) in sorted(self.agenda.waiting.items()):
+            self.outcomes.append(Outcome(self.agenda.destination, "", "paused" if until is None else "waiting",
+                                         keys=(key,), reason=reason, until=until, help=help_))
+
+
+YIELDED = "fresh changes of other audiences go first"
+
+
+def _concurrency(settings: Destination, size: int) -> int:
+    """No more requests at once than a pace in items can use, so that no claim runs far ahead of what is sent."""
+    pace = settings.pace()
+    if pace is None or pace.unit != "items":
+        return settings.concurrency
+    return min(settings.concurrency, 1 + pace.limit // size)
+
+
+def blocked_account(store: Store, name: str, destination: Destination) -> Outcome | None:
+    """Why nothing may be sent to the destination now, or None."""
+    known, now = accounts.account(store, name)
+    fingerprint = destination.fingerprint()
+    if known.paused_at is not None:
+        return Outcome(name, "", "paused", reason=known.pause_reason or "paused",
+                       help=f"audiencesync resume {name}")
+    if known.fingerprint is not None and fingerprint != known.fingerprint:
+        return Outcome(name, "", "held", reason="the account is another than the one told so far",
+                       help=f"audiencesync resume {name} --same-account (the key was renewed) or --new-account "
+                            "(tell it everything anew)")
+    if known.retry_at is not None and known.retry_at > now:
+        return Outcome(name, "", "waiting", reason=known.retry_reason or "asked to come back later",
+                       until=known.retry_at, help="run the same command after that")
+    return None

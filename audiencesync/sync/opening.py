@@ -1,0 +1,131 @@
+"""Which sync of a destination comes next: an open one goes on, or the next one opens with its content fixed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import groupby
+
+from audiencesync import __version__
+from audiencesync.model import Audience, Envelope, Project, Span, Sync
+from audiencesync.store import runs, syncs
+from audiencesync.store.connect import Store
+from audiencesync.store.leases import Lease
+
+
+@dataclass(slots=True)
+class Agenda:
+    """What one command wants of one destination.
+
+    `typed` is a person's command: it tries every refused user again, once. `waiting` collects what cannot start yet.
+    """
+
+    project: Project
+    store: Store
+    destination: str
+    audiences: Sequence[Audience]
+    typed: bool
+    retried: set[int] = field(default_factory=set)
+    waiting: dict[str, tuple[str, datetime | None, str]] = field(default_factory=dict)
+    backfill: set[int] = field(default_factory=set)
+
+    def ask_backfill(self) -> None:
+        """Want everyone told again, unless an unfinished backfill already does it."""
+        open_now = {span.computation_id for sync in syncs.open_syncs(self.store, self.destination)
+                    if sync.mode == "backfill" for span in sync.spans}
+        known = runs.latest(self.store, [audience.key for audience in self.audiences]).values()
+        self.backfill = {due.computation_id for due in known} - open_now
+
+    def next_sync(self, lease: Lease) -> Sync | None:
+        """The sync to work on now, or None when everything selected is told or waits."""
+        self.waiting.clear()
+        due = runs.latest(self.store, [audience.key for audience in self.audiences])
+        mine = {known.computation_id for known in due.values()}
+        paused = {known.computation_id: known for known in due.values() if known.paused}
+        everything = syncs.open_syncs(self.store, self.destination)
+        selected = [sync for sync in everything if mine & {span.computation_id for span in sync.spans}]
+        workable = [sync for sync in selected if not self._is_paused(sync, paused)]
+        busy = {span.computation_id for sync in everything for span in sync.spans}
+        for mode in syncs.FAIRNESS:
+            for sync in workable:
+                if sync.mode == mode:
+                    return sync
+            opened = self._open(lease, mode, [known for known in due.values() if known.computation_id not in busy])
+            if opened is not None:
+                return opened
+        return None
+
+    def fresher(self, lease: Lease, sync: Sync) -> bool:
+        """Whether something has come up that goes before this sync; looked at between its pages."""
+        if sync.mode == "incremental":
+            return False
+        found = self.next_sync(lease)
+        return found is not None and found.id != sync.id
+
+    def _is_paused(self, sync: Sync, paused: Mapping[int, runs.Due]) -> bool:
+        stuck = [paused[span.computation_id] for span in sync.spans if span.computation_id in paused]
+        for known in stuck:
+            self.waiting[known.key] = (known.pause_reason or "paused", None, f"audiencesync resume {known.key}")
+        return bool(stuck)
+
+    def _open(self, lease: Lease, mode: str, due: Sequence[runs.Due]) -> Sync | None:
+        found = sorted(self._due(mode, due), key=lambda pair: (pair[0].id_kind or "", pair[0].key))
+        for id_kind, same in groupby(found, key=lambda pair: pair[0].id_kind):
+            parts = [self._span(mode, known, from_run, str(id_kind)) for known, from_run in same]
+            with self.store.read() as connection:
+                now = self.store.now(connection)
+            opened = syncs.open_sync(self.store, lease, destination=self.destination, mode=mode, parts=parts,
+                                     retries_due=syncs.EVERYONE if self.typed else now)
+            self.retried |= {part.computation_id for part in parts}
+            if mode == "backfill":
+                self.backfill -= {part.computation_id for part in parts}
+            if opened is not None:
+                return opened
+        return None
+
+    def _due(self, mode: str, due: Sequence[runs.Due]) -> list[tuple[runs.Due, int]]:
+        positions = syncs.known_positions(self.store, self.destination)
+        refused = syncs.rejected_counts(self.store, self.destination, due=not self.typed)
+        with self.store.read() as connection:
+            now = self.store.now(connection)
+        found = []
+        for known in due:
+            position = positions.get(known.computation_id)
+            at = position.run if position is not None else 0
+            again = known.computation_id not in self.retried and known.computation_id in refused
+            if known.run is None or known.retired or not self._wanted(mode, known, at, again=again):
+                continue
+            if known.paused:
+                self.waiting[known.key] = (known.pause_reason or "paused", None, f"audiencesync resume {known.key}")
+            elif position is not None and position.settled_at is not None and position.settled_at > now:
+                self.waiting[known.key] = ("an unanswered request may still arrive (settle)", position.settled_at,
+                                           "run the same command after that")
+            else:
+                found.append((known, at))
+        return found
+
+    def _wanted(self, mode: str, known: runs.Due, position: int, *, again: bool) -> bool:
+        if mode == "backfill":
+            return known.computation_id in self.backfill and position > 0
+        if mode == "initial":
+            return position == 0
+        return position > 0 and known.run is not None and (position < known.run.number or again)
+
+    def _span(self, mode: str, known: runs.Due, from_run: int, id_kind: str) -> Span:
+        audience = next(audience for audience in self.audiences if audience.key == known.key)
+        assert known.run is not None
+        to_run, as_of = known.run.number, known.run.as_of
+        if mode == "backfill":
+            to_run, as_of = from_run, runs.instant_of(self.store, known.computation_id, from_run)
+        return Span(known.computation_id, known.key, from_run, to_run,
+                    envelope(self.project.name, audience, id_kind, as_of))
+
+
+def envelope(namespace: str, audience: Audience, id_kind: str, as_of: datetime) -> Envelope:
+    """What every body of this audience has in common as of this instant."""
+    identity = hashlib.blake2b(f"{namespace} {audience.key}".encode(), digest_size=14).hexdigest()[:27]
+    stamp = as_of.strftime("%Y-%m-%dT%H:%M:%S.") + f"{as_of.microsecond // 1000:03}Z"
+    return Envelope(audience.key, id_kind, namespace, __version__, stamp, audience.kind, f"aud_{identity}",
+                    audience.integrations)
