@@ -65,13 +65,13 @@ def show_rate(rate: RateLimit) -> str:
     return str(rate.limit) if rate.unit == "items" else f"{rate.limit}/{show_duration(timedelta(seconds=rate.seconds))}"
 
 
-def _written(parse: Callable[[object], Any], show: Callable[[Any], str], example: str) -> tuple[Any, ...]:
-    return (BeforeValidator(parse), PlainSerializer(show, return_type=str),
-            WithJsonSchema({"type": ["string", "integer"], "examples": [example]}))
+def _written(parse: Callable[[object], Any], show: Callable[[Any], str], schema: dict[str, Any]) -> tuple[Any, ...]:
+    return BeforeValidator(parse), PlainSerializer(show, return_type=str), WithJsonSchema(schema)
 
 
-Duration = Annotated[timedelta, *_written(parse_duration, show_duration, "15m")]
-Rate = Annotated[RateLimit, *_written(parse_rate, show_rate, "50/30s")]
+Duration = Annotated[timedelta, *_written(parse_duration, show_duration, {"type": "string", "examples": ["15m"]})]
+Rate = Annotated[RateLimit, *_written(
+    parse_rate, show_rate, {"type": ["string", "integer"], "examples": [800, "50/30s"]})]
 
 
 def check_schedule(text: object) -> str:

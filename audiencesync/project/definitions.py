@@ -62,6 +62,10 @@ def _read(page: Page, surroundings: Surroundings) -> Definition | None:
         page.mistake(_place(page.text, page.text.rindex("audiencesync", 0, match.start("yaml"))),
                      "the comment with the header is not closed; write */ after it")
         return None
+    if match and page.text[match.end():match.end() + 1].isdigit():
+        page.mistake(_place(page.text, match.end() - 2), "*/ ends the comment, so the header is cut off here",
+                     hint="write the steps of a cron schedule as ranges: 0-23/3 for */3 in hours, 0-59/5 in minutes")
+        return None
     body = _body(page, match.end() if match else 0)
     before = re.sub(r"[^\n]", " ", page.text[:match.start("yaml")]) if match else ""
     document = parse(page, before + match["yaml"] if match else "", may_be_empty=True)
@@ -103,7 +107,7 @@ def _audience(header: Header, key: str, path: Path, body: _Body, surroundings: S
 def _body(page: Page, end: int) -> _Body:
     """The text after the header, from its own line on and at its own columns."""
     if _NOTHING.sub("", page.text[end:]) == "":
-        page.mistake(_place(page.text, len(page.text.rstrip())), "there is no SQL in it",
+        page.mistake(_place(page.text, max(0, len(page.text.rstrip()) - 1)), "there is no SQL in it",
                      hint="write a SELECT that gives a user_id" + (" after the header" if end else ""))
     stray = _STRAY.search(page.text, end)
     if stray:

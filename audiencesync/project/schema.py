@@ -33,7 +33,7 @@ def json_schema(registry: Mapping[str, type[Destination]]) -> dict[str, Any]:
 
 def _or_variable(value: dict[str, Any]) -> dict[str, Any]:
     """A number, a truth value or a choice may also be written as `${VAR}`."""
-    if value.get("type") in {"integer", "number", "boolean"} or "enum" in value:
+    if value.get("type") in ("integer", "number", "boolean") or "enum" in value:
         kept: dict[str, Any] = {key: value[key] for key in ("description", "title", "default") if key in value}
         return {**kept, "anyOf": [{key: part for key, part in value.items() if key not in kept}, _REFERENCE]}
     return value
