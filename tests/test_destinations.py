@@ -115,7 +115,9 @@ def test_safe_addresses_stay_as_written(url: str) -> None:
     ("https:///v1", "that can be sent to"),
     ("", "that can be sent to"), ("https://user:pw@a.example/", "user or password"),
     ("https://k@a.example/", "user or password"),
-    ("https://a.example:port/", "not a URL"), ("https://[::1/", "not a URL"), ("https://a.example/ b", "blanks"),
+    ("https://a.example:port/", "not a URL"), ("https://[::1/", "not a URL"), ("https://a..b/", "not a URL"),
+    ("https://\u2100.example/", "not a URL"), ("https://a.example:99999/", "not a URL"),
+    ("https://a.example/ b", "blanks"),
     ("https://a.example/\n", "blanks")])
 def test_unsafe_addresses_are_refused_with_a_reason(url: str, said: str) -> None:
     with pytest.raises(ValueError, match=said) as raised:

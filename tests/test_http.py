@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from audiencesync.errors import AccountRefused, CallsRefused, DeliveryError, NotTaken, Unanswered
 from audiencesync.http import Client, Reply
@@ -107,6 +109,19 @@ def test_a_servers_words_are_cut_made_printable_and_masked(said: bytes, shown: s
     assert quote(said, ASKED) == shown
 
 
+@given(st.text(), st.text())
+def test_no_header_makes_a_wait_of_nonsense(retry_after: str, reset: str) -> None:
+    wait = asked_wait({"retry-after": retry_after, "x-ratelimit-reset": reset}, NOW)
+    assert wait is None or 0 <= wait <= 3600
+
+
+@given(st.one_of(st.binary(), st.text().map(str.encode)))
+def test_whatever_a_server_says_can_be_shown_on_one_line(said: bytes) -> None:
+    shown = quote(said, ASKED)
+    assert shown.isprintable()
+    assert "\n" not in shown
+
+
 def test_a_secret_at_the_cut_does_not_show_its_beginning() -> None:
     assert "hun" not in quote(b"x" * 196 + b" hunter22", ASKED)
 
@@ -152,9 +167,10 @@ def test_a_proxy_in_the_environment_is_not_asked(client: Client, monkeypatch: py
         assert client.post(server.url, b"{}", {}, seconds=5).status == 200
 
 
-def test_a_name_that_does_not_exist_takes_nothing(client: Client) -> None:
-    with pytest.raises(NotTaken, match=r"nowhere\.invalid cannot be reached"):
-        client.post("https://nowhere.invalid/v1", b"{}", {}, seconds=5)
+@pytest.mark.parametrize("url", ["https://a..b/", "ftp://a.example/", "https://127.0.0.1:99999/"])
+def test_an_address_that_cannot_be_names_the_setting(client: Client, url: str) -> None:
+    with pytest.raises((AccountRefused, NotTaken), match=r"check url|cannot be reached"):
+        client.post(url, b"{}", {}, seconds=5)
 
 
 def test_a_server_that_does_not_read_is_given_up(client: Client) -> None:

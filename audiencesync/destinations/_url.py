@@ -12,7 +12,8 @@ def check_url(url: str, *, allow_http: bool = False) -> str:
         raise ValueError("a URL has no blanks or line ends")
     try:
         parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
+        host, _ = parts.hostname or "", parts.port
+        host.encode("idna")
     except ValueError as error:
         raise ValueError("this is not a URL; write https://host/path") from error
     if parts.scheme not in ("http", "https") or not host:

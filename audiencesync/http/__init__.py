@@ -98,7 +98,7 @@ class Client:
             yield deadline
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise NotTaken(f"{host} cannot be reached: {error or 'no connection in time'}") from error
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
             raise AccountRefused(f"{host} has an address that cannot be sent to: check {self._address}") from error
         except httpx.HTTPError as error:
             late = deadline.passed or isinstance(error, httpx.TimeoutException)
