@@ -173,6 +173,15 @@ def test_an_address_that_cannot_be_names_the_setting(client: Client, url: str) -
         client.post(url, b"{}", {}, seconds=5)
 
 
+@pytest.mark.parametrize("seconds", [0, -1])
+def test_no_byte_leaves_when_there_is_no_time_left(client: Client, seconds: float) -> None:
+    with Loopback() as server:
+        client.post(server.url, b"{}", {}, seconds=5)
+        with pytest.raises(NotTaken, match="no time was left"):
+            client.post(server.url, b"{}", {}, seconds=seconds)
+        assert server.requests == 1
+
+
 def test_a_server_that_does_not_read_is_given_up(client: Client) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as deaf:
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}/"

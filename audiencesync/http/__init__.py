@@ -76,6 +76,8 @@ class Client:
 
     def _exchange(self, method: str, url: str, body: bytes, headers: Mapping[str, str], *,
                   seconds: float) -> tuple[int, Mapping[str, str], bytes]:
+        if seconds <= 0:
+            raise NotTaken(f"no time was left to ask {_host(url)}")
         with self._within(seconds, url) as deadline:
             def trace(event: str, info: dict[str, Any]) -> None:
                 if event in _CONNECTED:
