@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from audiencesync.errors import ProjectError
 from audiencesync.project import load
@@ -234,7 +239,7 @@ def test_a_problem_shows_its_line_and_underlines_what_is_meant(tmp_path):
     'write_key: "sk_live_1234"', "write_key: sk_live_1234, regin: eu", "write_key: '${TOY_KEY}sk_live_1234'",
     "write_key: '${NONE:-sk_live_1234}'", "wirte_kye: sk_live_1234", "write_key: sk_live_1234, timeout: x",
     "write_key: '${TOY_KEY}', region: 'https://u:sk_live_1234@h/x', timeout: x",
-    "write_key: [sk_live_1234",  "write_key: a: sk_live_1234",
+    "write_key: [sk_live_1234]", "write_key: [sk_live_1234",  "write_key: a: sk_live_1234",
 ])
 def test_a_secret_written_into_the_file_is_never_shown(tmp_path, line):
     try:
@@ -243,6 +248,12 @@ def test_a_secret_written_into_the_file_is_never_shown(tmp_path, line):
         told = str(error)
     assert told
     assert "sk_live_1234" not in told
+
+
+def test_a_secret_that_looks_like_a_number_is_never_shown(tmp_path):
+    found = problems(tmp_path, MAIN.replace('"${TOY_KEY}"', "1234567"))
+    assert places(found)[-1] == "audiencesync.yml:4:31: 'write_key' must be text; put it in quotes"
+    assert "1234567" not in "\n".join(map(str, found))
 
 
 def test_a_secret_written_over_lines_is_never_shown(tmp_path):
@@ -289,3 +300,19 @@ def test_characters_that_steer_a_terminal_are_not_repeated(tmp_path):
     found = problems(tmp_path, MAIN + "x\ty: '\x1b[31m'\n".replace("\x1b", "\u202e"))
     assert "\u202e" not in str(found[0])
     assert "\t" not in str(found[0])
+
+
+words = st.sampled_from([
+    *MISTAKEN.split(" "), *MISTAKEN_SQL.split("\n"), *MAIN.split("\n"), "\n", "\n  ", ": ", "- ", "{", "[", "&a", "*a",
+    "!b", "${", "$$", "/*", "*/", "--", "'", '"', "\t", "\x00", "\u2028", "9" * 500, "now - ",
+])
+texts = st.lists(words | st.text(max_size=3), max_size=25).map("".join)
+
+
+@settings(max_examples=60, deadline=None)
+@given(main=texts, sql=texts, dotenv=texts)
+def test_whatever_stands_in_the_files_is_a_project_or_a_list_of_mistakes(main, sql, dotenv):
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder), {".env": dotenv.encode("utf-8", "replace")})
+        found = problems(Path(folder), main.encode("utf-8", "replace"), buyers=sql.encode("utf-8", "replace"))
+    assert all(one.line >= 1 and one.column >= 1 and str(one) for one in found)

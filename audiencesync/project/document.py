@@ -64,7 +64,7 @@ class _Refused(Exception):
 def parse(page: Page, text: str, *, expand: Expand | None = None, may_be_empty: bool = False) -> Document:
     """Read `text`, which keeps the page's lines and columns; mistakes go to the page, `sound` says whether it is data.
 
-    `expand` gets every string with its location and place, and returns its replacement, or None for a broken one.
+    `expand` gets every scalar's text, location and place, and returns what a string becomes, None for a broken one.
     """
     document = Document(page)
     try:
@@ -88,7 +88,7 @@ def parse(page: Page, text: str, *, expand: Expand | None = None, may_be_empty: 
             page.mistake(START, "there is nothing in it")
         else:
             page.mistake(START, "this is no mapping; write lines like  name: shop")
-    if not document.sound:
+    if expand and not document.sound:
         page.hide_what_looks_secret()
     return document
 
@@ -134,12 +134,12 @@ class _Builder:
 
     def _scalar(self, event: yaml.ScalarEvent, loc: Loc, place: Place) -> object:
         value = _plain(event.value) if event.implicit[0] and not event.style else str(event.value)
-        if self.expand is None or not isinstance(value, str):
+        if self.expand is None:
             return value
-        expanded = self.expand(value, loc, place)
+        expanded = self.expand(event.value, loc, place)
         if expanded is None:
             self.document.broken.add(loc)
-        return expanded or ""
+        return expanded or "" if isinstance(value, str) else value
 
     def _sequence(self, loc: Loc) -> list[object]:
         items: list[object] = []
