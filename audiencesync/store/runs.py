@@ -241,3 +241,10 @@ def instant_of(store: Store, computation_id: int, number: int) -> datetime:
         moment: datetime = connection.execute(
             select(runs.c.as_of).where(runs.c.computation_id == computation_id, runs.c.number == number)).scalar_one()
     return moment
+
+
+def newest(store: Store) -> datetime | None:
+    """When the last run of all ended."""
+    with store.read() as connection:
+        moment: datetime | None = connection.execute(select(func.max(runs.c.ended_at))).scalar()
+    return moment

@@ -88,6 +88,8 @@ class Courier:
                 told += len(step.progress.accepted)
                 self._commit(lease, machine, sync, step)
             elif isinstance(step, Send):
+                if lease.remaining <= 0:
+                    leases.renew(self.store, lease)  # raises, unless only this process's own clock was late
                 wire.send(step.flight, seconds=min(settings.timeout.total_seconds(), lease.remaining))
             elif isinstance(step, Wait):
                 self._wait(wire, machine, step)
@@ -103,9 +105,9 @@ class Courier:
             leases.renew(self.store, lease)
         if reason := self.interrupted():
             machine.stop(reason)
-        elif self.monotonic() >= self._looked + 1.0:
+        elif sync.mode != "incremental" and self.monotonic() >= self._looked + 1.0:
             self._looked = self.monotonic()
-            if self.agenda.fresher(lease, sync):
+            if self.agenda.fresher(lease, sync, self._looked):
                 machine.stop(YIELDED)
 
     def _commit(self, lease: leases.Lease, machine: Delivery, sync: Sync, step: Commit) -> None:

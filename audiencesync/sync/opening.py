@@ -30,6 +30,8 @@ class Agenda:
     retried: set[int] = field(default_factory=set)
     waiting: dict[str, tuple[str, datetime | None, str]] = field(default_factory=dict)
     backfill: set[int] = field(default_factory=set)
+    _newest: datetime | None = None
+    _looked: float = 0.0
 
     def ask_backfill(self) -> None:
         """Want everyone told again, unless an unfinished backfill already does it."""
@@ -57,10 +59,15 @@ class Agenda:
                 return opened
         return None
 
-    def fresher(self, lease: Lease, sync: Sync) -> bool:
-        """Whether something has come up that goes before this sync; looked at between its pages."""
-        if sync.mode == "incremental":
+    def fresher(self, lease: Lease, sync: Sync, now: float) -> bool:
+        """Whether something has come up that goes before this sync; looked at between its pages.
+
+        A new run is noticed at once; the rest (a settle time over, a retry due) within half a minute of `now`.
+        """
+        newest = runs.newest(self.store)
+        if newest == self._newest and now < self._looked + 30.0:
             return False
+        self._newest, self._looked = newest, now
         found = self.next_sync(lease)
         return found is not None and found.id != sync.id
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from audiencesync import failpoints
 from audiencesync.delivery import Flight
-from audiencesync.errors import DeliveryError, Unanswered
+from audiencesync.errors import DeliveryError, NotTaken, Unanswered
 from audiencesync.model import Channel, Destination, Refusal
 
 Answer = Mapping[int, Refusal] | DeliveryError
@@ -33,7 +34,7 @@ class Threads:
 
     def __init__(self, destination: Destination) -> None:
         self._destination = destination
-        self._requests: SimpleQueue[tuple[Flight, float] | None] = SimpleQueue()
+        self._requests: SimpleQueue[tuple[Flight, float] | None] = SimpleQueue()  # with its deadline
         self._answers: SimpleQueue[tuple[Flight, Answer]] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._flying = 0
@@ -45,7 +46,7 @@ class Threads:
             thread = threading.Thread(target=self._work, daemon=True)
             self._threads.append(thread)
             thread.start()
-        self._requests.put((flight, seconds))
+        self._requests.put((flight, time.monotonic() + seconds))
 
     def answers(self, timeout: float) -> list[tuple[Flight, Answer]]:
         """The answers that are here, waiting up to `timeout` seconds for the first."""
@@ -61,11 +62,11 @@ class Threads:
     def _work(self) -> None:
         channel: Channel | None = None
         while (task := self._requests.get()) is not None:
-            flight, seconds = task
+            flight, deadline = task
             failpoints.reach("request.sending")
             try:
                 channel = channel or self._destination.channel()
-                answer: Answer = channel.send(flight.batch, seconds=seconds)
+                answer: Answer = channel.send(flight.batch, seconds=_left(deadline))
             except DeliveryError as error:
                 answer = error
             except Exception as error:  # noqa: BLE001 - a destination's own fault must not leave the loop waiting
@@ -81,3 +82,11 @@ class Threads:
             self._requests.put(None)
         for thread in self._threads:
             thread.join(timeout=1.0)
+
+
+def _left(deadline: float) -> float:
+    """Seconds until `deadline`; a process that slept past it must not let a byte leave."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise NotTaken("this process slept past its deadline, so the request was not sent")
+    return left
