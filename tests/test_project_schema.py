@@ -101,6 +101,12 @@ def test_a_destination_that_registers_itself_is_in_the_schema():
     assert mistakes(document, after, after) == []
 
 
+def test_defaults_are_shown_as_people_write_them():
+    schema = json_schema(REGISTRY)
+    assert schema["$defs"]["SourceTable"]["properties"]["statement_timeout"]["default"] == "10m"
+    assert schema["$defs"]["destination.toy"]["properties"]["settle"]["default"] == "15m"
+
+
 def test_the_schema_of_no_destinations_is_still_a_schema():
     schema = json_schema({})
     assert mistakes({"name": "shop", "source": {"url": "x"}}, schema, schema) == []

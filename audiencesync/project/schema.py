@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from audiencesync.model import Destination
 from audiencesync.project.settings import DESTINATION_NAME, VARIABLE_NAME, ProjectFile
+from audiencesync.schedule import show_duration
 
+_ISO_DURATION = re.compile(r"P(?:\d|T\d)")
+_NARROW = ("integer", "number", "boolean")
 _REFERENCE = {"type": "string", "pattern": r"\$\{.+\}"}
 
 
@@ -26,14 +33,18 @@ def json_schema(registry: Mapping[str, type[Destination]]) -> dict[str, Any]:
         "additionalProperties": {"oneOf": [{"$ref": f"#/$defs/destination.{kind}"} for kind in sorted(registry)]}}
     schema["properties"]["vars"]["propertyNames"] = {"pattern": f"^(?!now$){VARIABLE_NAME}$"}
     for table in (schema, *definitions.values()):
-        properties = table.get("properties", {})
-        table["properties"] = {key: _or_variable(value) for key, value in properties.items()}
+        table["properties"] = {key: _written(value) for key, value in table.get("properties", {}).items()}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "audiencesync.yml"}
 
 
-def _or_variable(value: dict[str, Any]) -> dict[str, Any]:
-    """A number, a truth value or a choice may also be written as `${VAR}`."""
-    if value.get("type") in ("integer", "number", "boolean") or "enum" in value:
+def _written(value: dict[str, Any]) -> dict[str, Any]:
+    """A property as people write it: durations as 15m, and `${VAR}` in place of a number, a truth value or a choice."""
+    default = value.get("default")
+    if isinstance(default, str) and _ISO_DURATION.match(default):
+        value = {**value, "default": show_duration(TypeAdapter(timedelta).validate_python(default))}
+    if any(part.get("type") in _NARROW or "enum" in part for part in value.get("anyOf", [])):
+        return {**value, "anyOf": [*value["anyOf"], _REFERENCE]}
+    if value.get("type") in _NARROW or "enum" in value:
         kept: dict[str, Any] = {key: value[key] for key in ("description", "title", "default") if key in value}
         return {**kept, "anyOf": [{key: part for key, part in value.items() if key not in kept}, _REFERENCE]}
     return value
