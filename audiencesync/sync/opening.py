@@ -15,6 +15,16 @@ from audiencesync.store.connect import Store
 from audiencesync.store.leases import Lease
 
 
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """An audience that may have a next sync: where the destination stands, and whether refused users are due."""
+
+    known: runs.Due
+    position: int
+    again: bool
+    now: datetime
+
+
 @dataclass(slots=True)
 class Agenda:
     """What one command wants of one destination.
@@ -50,11 +60,12 @@ class Agenda:
         selected = [sync for sync in everything if mine & {span.computation_id for span in sync.spans}]
         workable = [sync for sync in selected if not self._is_paused(sync, paused)]
         busy = {span.computation_id for sync in everything for span in sync.spans}
+        ready = self._ready([known for known in due.values() if known.computation_id not in busy])
         for mode in syncs.FAIRNESS:
             for sync in workable:
                 if sync.mode == mode:
                     return sync
-            opened = self._open(lease, mode, [known for known in due.values() if known.computation_id not in busy])
+            opened = self._open(lease, mode, ready)
             if opened is not None:
                 return opened
         return None
@@ -77,22 +88,8 @@ class Agenda:
             self.waiting[known.key] = (known.pause_reason or "paused", None, f"audiencesync resume {known.key}")
         return bool(stuck)
 
-    def _open(self, lease: Lease, mode: str, due: Sequence[runs.Due]) -> Sync | None:
-        found = sorted(self._due(mode, due), key=lambda pair: (pair[0].id_kind or "", pair[0].key))
-        for id_kind, same in groupby(found, key=lambda pair: pair[0].id_kind):
-            parts = [self._span(mode, known, from_run, str(id_kind)) for known, from_run in same]
-            with self.store.read() as connection:
-                now = self.store.now(connection)
-            opened = syncs.open_sync(self.store, lease, destination=self.destination, mode=mode, parts=parts,
-                                     retries_due=syncs.EVERYONE if self.typed else now)
-            self.retried |= {part.computation_id for part in parts}
-            if mode == "backfill":
-                self.backfill -= {part.computation_id for part in parts}
-            if opened is not None:
-                return opened
-        return None
-
-    def _due(self, mode: str, due: Sequence[runs.Due]) -> list[tuple[runs.Due, int]]:
+    def _ready(self, due: Sequence[runs.Due]) -> list[Ready]:
+        """Who may have a next sync now; the others are noted with what they wait for."""
         positions = syncs.known_positions(self.store, self.destination)
         refused = syncs.rejected_counts(self.store, self.destination, due=not self.typed)
         with self.store.read() as connection:
@@ -100,9 +97,9 @@ class Agenda:
         found = []
         for known in due:
             position = positions.get(known.computation_id)
-            at = position.run if position is not None else 0
             again = known.computation_id not in self.retried and known.computation_id in refused
-            if known.run is None or known.retired or not self._wanted(mode, known, at, again=again):
+            ready = Ready(known, position.run if position is not None else 0, again, now)
+            if known.run is None or known.retired or not any(self._wanted(mode, ready) for mode in syncs.FAIRNESS):
                 continue
             if known.paused:
                 self.waiting[known.key] = (known.pause_reason or "paused", None, f"audiencesync resume {known.key}")
@@ -110,15 +107,29 @@ class Agenda:
                 self.waiting[known.key] = ("an unanswered request may still arrive (settle)", position.settled_at,
                                            "run the same command after that")
             else:
-                found.append((known, at))
-        return found
+                found.append(ready)
+        return sorted(found, key=lambda ready: (ready.known.id_kind or "", ready.known.key))
 
-    def _wanted(self, mode: str, known: runs.Due, position: int, *, again: bool) -> bool:
+    def _wanted(self, mode: str, ready: Ready) -> bool:
         if mode == "backfill":
-            return known.computation_id in self.backfill and position > 0
+            return ready.known.computation_id in self.backfill and ready.position > 0
         if mode == "initial":
-            return position == 0
-        return position > 0 and known.run is not None and (position < known.run.number or again)
+            return ready.position == 0
+        run = ready.known.run
+        return ready.position > 0 and run is not None and (ready.position < run.number or ready.again)
+
+    def _open(self, lease: Lease, mode: str, ready: Sequence[Ready]) -> Sync | None:
+        wanted = [one for one in ready if self._wanted(mode, one)]
+        for id_kind, same in groupby(wanted, key=lambda one: one.known.id_kind):
+            parts = [self._span(mode, one.known, one.position, str(id_kind)) for one in same]
+            opened = syncs.open_sync(self.store, lease, destination=self.destination, mode=mode, parts=parts,
+                                     retries_due=syncs.EVERYONE if self.typed else wanted[0].now)
+            self.retried |= {part.computation_id for part in parts}
+            if mode == "backfill":
+                self.backfill -= {part.computation_id for part in parts}
+            if opened is not None:
+                return opened
+        return None
 
     def _span(self, mode: str, known: runs.Due, from_run: int, id_kind: str) -> Span:
         audience = next(audience for audience in self.audiences if audience.key == known.key)
