@@ -13,7 +13,7 @@ from sqlalchemy.engine import URL
 from audiencesync.errors import AudiencesyncError, SourceUnavailable, UsageError
 from audiencesync.model import Audience, SourceSettings
 from audiencesync.source.base import CHUNK, Answer, Question, Source
-from audiencesync.source.problems import refused, wrong
+from audiencesync.source.problems import need_file, refused, wrong
 from audiencesync.source.rows import Row
 from audiencesync.source.statement import ONE
 from audiencesync.source.watch import Watch
@@ -89,8 +89,8 @@ class DuckdbSource(Source):
         """Every connection of a process to one file must be opened alike; the first one locks the settings of all."""
         if self._connection is None:
             memory = self._database == ":memory:"
-            if not memory and "://" not in self._database and not Path(self._database).is_file():
-                raise SourceUnavailable(f"the source {self._database} does not exist")
+            if not memory and ":" not in self._database:
+                need_file(Path(self._database))
             connection = duckdb.connect(self._database, read_only=not memory,
                                         config={"enable_external_access": self.settings.allow_files})
             locked = connection.execute("SELECT current_setting('lock_configuration')").fetchone()

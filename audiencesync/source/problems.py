@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
-from audiencesync.errors import Problem, QueryError
+from audiencesync.errors import Problem, QueryError, SourceUnavailable
 from audiencesync.model import Audience
 
 _LINE = re.compile(r"^LINE (\d+):", re.MULTILINE)
@@ -30,6 +31,15 @@ def refused(audience: Audience, said: str, *, hint: str = "", private: bool = Fa
     if private:
         first = re.sub(r"([\"']).*\1", r"\1...\1", first)
     return wrong(audience, f"the source says: {first}", hint=hint, at=_place(audience.sql, said))
+
+
+def need_file(path: Path) -> None:
+    """Raise SourceUnavailable unless a file is there to be read, so that no engine makes a new one."""
+    try:
+        with path.open("rb"):
+            return
+    except OSError as error:
+        raise SourceUnavailable(f"the source {path} cannot be read: {error.strerror}") from None
 
 
 def _place(sql: str, said: str) -> tuple[int, int] | None:

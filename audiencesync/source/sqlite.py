@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL
 from audiencesync.errors import AudiencesyncError, SourceUnavailable, UsageError
 from audiencesync.model import Audience, SourceSettings
 from audiencesync.source.base import CHUNK, Answer, Question, Source
-from audiencesync.source.problems import refused, wrong
+from audiencesync.source.problems import need_file, refused, wrong
 from audiencesync.source.statement import ONE
 from audiencesync.source.watch import Watch
 
@@ -29,10 +29,15 @@ _AWAY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN, sq
 
 
 def _authorize(action: int, first: str | None, second: str | None, _database: str | None, _via: str | None) -> int:
-    """Let reading through; `data_version` is how full-text tables ask whether they have changed."""
+    """Let reading through, and what SQLite itself does to read a full-text table.
+
+    That is asking for `data_version`, and declaring the table's columns, which passes here as an update of the schema;
+    a true update of the schema is refused by SQLite, and the file is open for reading alone.
+    """
     reading = (action in _ALLOWED
                or (action == sqlite3.SQLITE_FUNCTION and second != "load_extension")
-               or (action == sqlite3.SQLITE_PRAGMA and first == "data_version" and second is None))
+               or (action == sqlite3.SQLITE_PRAGMA and first == "data_version" and second is None)
+               or (action == sqlite3.SQLITE_UPDATE and first == "sqlite_master"))
     return sqlite3.SQLITE_OK if reading else sqlite3.SQLITE_DENY
 
 
@@ -92,8 +97,7 @@ class SqliteSource(Source):
 
     def _connect(self) -> sqlite3.Connection:
         if self._connection is None:
-            if not self._path.is_file():
-                raise SourceUnavailable(f"the source {self._path} does not exist")
+            need_file(self._path)
             connection = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY,
                                          isolation_level=None, check_same_thread=False)
             connection.execute("PRAGMA trusted_schema = OFF")
