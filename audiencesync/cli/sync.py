@@ -1,0 +1,78 @@
+"""The commands that compute and tell: plan, sync, backfill."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from audiencesync.cli import options
+from audiencesync.cli.context import Session
+
+if TYPE_CHECKING:
+    from audiencesync.model import Project, Report
+    from audiencesync.store.connect import Store
+    from audiencesync.sync import Request
+
+    Work = Callable[[Project, Store, Request], Report]
+
+
+@click.command()
+@options.selection()
+@options.destination("Tell this destination only.")
+@options.as_of("Compute as of this instant in place of now.")
+@options.wait()
+@options.allow()
+@options.output(runs=[], syncs=[], rejected=0)
+@click.pass_obj
+def sync(session: Session, patterns: Sequence[str], destinations: Sequence[str], as_of: datetime | None, wait: float,
+         allow: frozenset[str]) -> None:
+    """Compute everything selected now, and tell each destination what changed.
+
+    SELECT is a key, a glob, tag:x, destination:x or kind:audience; everything unless given. The first sync tells a
+    destination every member, later ones only who entered or exited. One that was stopped goes on where it was.
+    """
+    from audiencesync.sync import sync as work
+
+    _deliver(session, work, patterns, destinations, as_of=as_of, wait=wait, allow=allow)
+
+
+@click.command()
+@options.selection(required=True)
+@options.destination("Tell this destination only.")
+@options.wait()
+@options.allow()
+@options.output(runs=[], syncs=[], rejected=0)
+@click.pass_obj
+def backfill(session: Session, patterns: Sequence[str], destinations: Sequence[str], wait: float,
+             allow: frozenset[str]) -> None:
+    """Send everybody again, as of what each destination was last told.
+
+    Members are told true, former members false. A second call while one is unfinished goes on with it.
+    """
+    from audiencesync.sync import backfill as work
+
+    _deliver(session, work, patterns, destinations, as_of=None, wait=wait, allow=allow)
+
+
+def _deliver(session: Session, work: Work, patterns: Sequence[str], names: Sequence[str], *, as_of: datetime | None,
+             wait: float, allow: frozenset[str]) -> None:
+    from audiencesync import report as reports
+    from audiencesync.cli.progress import watching
+    from audiencesync.cli.signals import interruptible
+    from audiencesync.sync import Request
+
+    chosen = session.audiences(patterns)
+    destinations = session.destinations(names)
+    if names:
+        chosen = tuple(audience for audience in chosen if set(audience.destinations) & set(destinations))
+    wanted = [name for name in destinations if any(name in audience.destinations for audience in chosen)]
+    with interruptible() as interrupted, session.writing() as store, watching() as watch:
+        report = work(session.project, store, Request(chosen, wanted, as_of=as_of, wait=wait, interrupted=interrupted,
+                                                      watch=watch))
+    for _, message in report.errors:
+        click.echo(f"error: {message}", err=True)
+    session.say(reports.document(report, allow), reports.text(report, session.zone))
+    session.end(reports.exit_code(report, allow))

@@ -1,0 +1,38 @@
+"""How tables, numbers and times are written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, tzinfo
+
+
+def stamp(at: datetime | None) -> str | None:
+    """A moment for programs: ISO 8601 in UTC with Z; a fraction of a second only where there is one."""
+    if at is None:
+        return None
+    utc = at.astimezone(UTC)
+    return utc.isoformat(timespec="milliseconds" if utc.microsecond else "seconds").replace("+00:00", "Z")
+
+
+def moment(at: datetime | None, zone: tzinfo = UTC) -> str:
+    """A moment for people, in their zone."""
+    return "-" if at is None else f"{at.astimezone(zone):%Y-%m-%d %H:%M:%S %Z}"
+
+
+def number(value: int, *, sign: str = "") -> str:
+    """A count with thousands apart; `sign` stands before any but 0."""
+    return f"{sign if value else ''}{value:,}"
+
+
+def plain(text: str) -> str:
+    """One line without characters that a terminal would obey."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> str:
+    """Columns side by side, two spaces between; those named in `right` hold numbers."""
+    cells = [list(header), *([plain(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[at]) for row in cells) for at in range(len(header))]
+    lines = ("  ".join(cell.rjust(width) if name in right else cell.ljust(width)
+                       for name, cell, width in zip(header, row, widths, strict=True)).rstrip() for row in cells)
+    return "\n".join(lines)
