@@ -74,16 +74,22 @@ class GenericSource(Source):
         """Stop the running query from another thread."""
 
     def guard(self, audience: Audience) -> None:
-        """Count the statements, since nothing is known of how this database does."""
+        """Count the statements and refuse words that write: such a database may commit whatever it is given."""
         from sqlglot import TokenType, tokenize
         from sqlglot.dialects.dialect import Dialect
         from sqlglot.errors import SqlglotError
 
         name = DIALECTS.get(self.url.get_backend_name(), self.url.get_backend_name())
         try:
-            kinds = [token.token_type for token in tokenize(audience.sql, read=name if Dialect.get(name) else None)]
+            tokens = tokenize(audience.sql, read=name if Dialect.get(name) else None)
         except SqlglotError:
             raise wrong(audience, "this SQL cannot be taken apart into words", hint="is a quote left open?") from None
+        writing = (TokenType.INSERT, TokenType.UPDATE, TokenType.DELETE, TokenType.MERGE, TokenType.INTO)
+        for token in tokens:
+            if token.token_type in writing:
+                raise wrong(audience, f"{token.text} writes; {ONE}", at=(token.start, len(token.text)),
+                            hint="the source is only ever read; a column of that name must be quoted")
+        kinds = [token.token_type for token in tokens]
         first = kinds.index(TokenType.SEMICOLON) if TokenType.SEMICOLON in kinds else len(kinds)
         if any(kind != TokenType.SEMICOLON for kind in kinds[first:]):
             raise wrong(audience, f"there is more than one statement; {ONE}")
