@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from audiencesync.cli.context import Session
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def _instant(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> datetime | None:
@@ -43,34 +43,34 @@ def _allowed(_ctx: click.Context, _parameter: click.Parameter, value: str) -> fr
     return words
 
 
-def selection(*, required: bool = False) -> Callable[[_Command], _Command]:
+def selection(*, required: bool = False) -> Decorator:
     """The SELECT arguments."""
     return click.argument("patterns", metavar="SELECT..." if required else "[SELECT]...", nargs=-1, required=required)
 
 
-def destination(words: str) -> Callable[[_Command], _Command]:
+def destination(words: str) -> Decorator:
     """--destination, which may be given several times."""
     return click.option("--destination", "destinations", multiple=True, metavar="NAME", help=words)
 
 
-def as_of(words: str) -> Callable[[_Command], _Command]:
+def as_of(words: str) -> Decorator:
     """--as-of."""
     return click.option("--as-of", callback=_instant, metavar="ISO-TIME", help=words)
 
 
-def wait() -> Callable[[_Command], _Command]:
+def wait() -> Decorator:
     """--wait, in seconds."""
     return click.option("--wait", callback=_seconds, default="0s", metavar="DURATION",
                         help="How long to wait for another process that is at work, such as 60s.")
 
 
-def allow() -> Callable[[_Command], _Command]:
+def allow() -> Decorator:
     """--allow."""
     return click.option("--allow", callback=_allowed, default="", metavar="rejected,held",
                         help="End with 0 where 3 (rejected) or 4 (held) would be the exit code.")
 
 
-def output(*more: str, **empty: object) -> Callable[[_Command], _Command]:
+def output(*more: str, **empty: object) -> Decorator:
     """-o, one of text, json and what `more` names; `empty` is what JSON holds besides the errors where all failed."""
     def remember(ctx: click.Context, _parameter: click.Parameter, value: str) -> str:
         session = ctx.find_root().obj

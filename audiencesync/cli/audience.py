@@ -1,0 +1,138 @@
+"""What `show` and `runs` say of audiences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import tzinfo
+
+from audiencesync.model import Ago, Audience
+from audiencesync.report import moment, number, plain, run_row, stamp, table
+from audiencesync.schedule import show_duration
+from audiencesync.store.connect import Store
+from audiencesync.store.views import Known, Ran, Standing, history, movers, standings
+
+
+@dataclass(frozen=True, slots=True)
+class Portrait:
+    """One audience: its file (None when gone), what the state knows (None before its first run), and samples.
+
+    `entered` and `exited` are the newest run in which somebody did, and some of them.
+    """
+
+    definition: Audience | None
+    known: Known | None
+    runs: tuple[Ran, ...]
+    entered: tuple[int, list[str]] | None
+    exited: tuple[int, list[str]] | None
+    standings: tuple[Standing, ...]
+
+
+def portrait(store: Store, definition: Audience | None, known: Known | None) -> Portrait:
+    """Ask the state about one audience."""
+    if known is None:
+        return Portrait(definition, None, (), None, None, ())
+    ran = history(store, [known.key], limit=10)
+    came = next((one.run.number for one in ran if one.run.entered), None)
+    went = next((one.run.number for one in ran if one.run.exited), None)
+    return Portrait(
+        definition, known, tuple(ran),
+        (came, movers(store, known.computation_id, came, entered=True)) if came else None,
+        (went, movers(store, known.computation_id, went, entered=False)) if went else None,
+        tuple(standings(store, [known], {known.key: definition.destinations if definition else ()})))
+
+
+def run_document(ran: Ran) -> dict[str, object]:
+    """A run for programs."""
+    return {**run_row(ran.run), "started": stamp(ran.started_at), "ended": stamp(ran.ended_at)}
+
+
+def runs_table(found: Sequence[Ran], zone: tzinfo) -> str:
+    """Runs side by side; below, why the failed ones did."""
+    rows = [[ran.run.key, str(ran.run.number), moment(ran.run.as_of, zone), ran.run.status,
+             *([number(ran.run.members), number(ran.run.entered, sign="+"), number(ran.run.exited, sign="-")]
+               if ran.run.status == "done" else ["-", "-", "-"]),
+             f"{(ran.ended_at - ran.started_at).total_seconds():.1f}s"] for ran in found]
+    failed = [f"run {ran.run.number} of {ran.run.key} failed: {plain(ran.run.error or '')}" for ran in found
+              if ran.run.status == "failed"]
+    return "\n".join([table(["audience", "run", "as of", "status", "members", "entered", "exited", "took"], rows,
+                            right=["run", "members", "entered", "exited", "took"]), *failed])
+
+
+def standing_document(one: Standing) -> dict[str, object]:
+    """Where one destination stands with one audience, for programs."""
+    return {"destination": one.destination, "key": one.key, "mode": one.mode, "position": one.position,
+            "run": one.run, "pending": one.pending, "rejected": one.rejected, "next_try": stamp(one.next_try),
+            "settled_at": stamp(one.settled_at), "open": one.sync is not None, "told": one.told, "total": one.total,
+            "unresolved": one.unresolved, "opened_at": stamp(one.opened_at)}
+
+
+def standings_table(stand: Iterable[Standing]) -> str:
+    """Where destinations stand, side by side."""
+    return table(["destination", "audience", "position", "next sync", "pending", "rejected"],
+                 [[one.destination, one.key, f"run {one.position} of {one.run}" if one.position else "nothing told",
+                   one.mode, number(one.pending), number(one.rejected)] for one in stand],
+                 right=["pending", "rejected"])
+
+
+def document(seen: Portrait) -> dict[str, object]:
+    """One audience for programs."""
+    last = seen.known.run.run if seen.known and seen.known.run else None
+    sample = {name: {"run": found[0], "users": found[1]} if found else None
+              for name, found in (("entered", seen.entered), ("exited", seen.exited))}
+    return {
+        "key": seen.definition.key if seen.definition else seen.known.key if seen.known else "",
+        "definition": _definition(seen.definition) if seen.definition else None,
+        "id_kind": seen.known.id_kind if seen.known else None,
+        "paused": bool(seen.known and seen.known.paused_at), "members": last.members if last else 0,
+        "runs": [run_document(ran) for ran in seen.runs], **sample,
+        "destinations": [standing_document(one) for one in seen.standings],
+    }
+
+
+def _definition(one: Audience) -> dict[str, object]:
+    return {"name": one.name, "kind": one.kind, "description": one.description, "owner": one.owner,
+            "tags": list(one.tags), "include": list(one.include), "destinations": list(one.destinations),
+            "integrations": list(one.integrations), "schedule": one.schedule, "file": one.path.as_posix(),
+            "line": one.line, "sql": one.sql,
+            "vars": {name: f"now - {show_duration(value.before)}" if isinstance(value, Ago) else value
+                     for name, value in one.variables.items()}}
+
+
+def text(seen: Portrait, zone: tzinfo) -> str:
+    """One audience for people."""
+    parts = [_facts(seen)]
+    if seen.definition:
+        parts.append("\n".join(f"    {line}" for line in seen.definition.sql.strip("\n").splitlines()))
+    if seen.runs:
+        parts.append(runs_table(seen.runs, zone))
+    moved = [f"{word} with run {found[0]}: {', '.join(plain(user) for user in found[1])}"
+             for word, found in (("entered", seen.entered), ("exited", seen.exited)) if found]
+    if moved:
+        parts.append("\n".join(moved))
+    if seen.standings:
+        parts.append(standings_table(seen.standings))
+    return "\n\n".join(parts)
+
+
+def _facts(seen: Portrait) -> str:
+    facts: dict[str, object] = {"key": seen.known.key if seen.known else ""}
+    if seen.definition:
+        facts = {"key": seen.definition.key, **_definition(seen.definition)}
+        del facts["sql"], facts["line"], facts["kind"]
+    else:
+        facts["file"] = "gone; destinations keep what they were told"
+    if seen.known:
+        last = seen.known.run
+        facts["id column"] = seen.known.id_kind
+        facts["members"] = number(last.run.members) if last else "not run yet"
+        if seen.known.paused_at:
+            facts["paused"] = seen.known.pause_reason or "yes"
+    width = max(map(len, facts))
+    return "\n".join(f"{name.ljust(width)}  {plain(_shown(value))}" for name, value in facts.items() if value)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {one}" for name, one in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,235 @@
+"""What people ask of the state: where everything stands, which runs there were, who is refused. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, exists, func, select
+
+from audiencesync.model import Envelope, Run, Span
+from audiencesync.store.connect import Store
+from audiencesync.store.content import changes
+from audiencesync.store.tables import computations, destinations, leases, memberships, positions, rejections, runs
+from audiencesync.store.tables import spans as spans_table
+from audiencesync.store.tables import syncs as syncs_table
+
+
+class Ran(NamedTuple):
+    """A run and when it was at work."""
+
+    run: Run
+    started_at: datetime
+    ended_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An audience as the state knows it: its newest run that ended well, and a newer one that failed."""
+
+    computation_id: int
+    key: str
+    kind: str
+    id_kind: str | None
+    paused_at: datetime | None
+    pause_reason: str | None
+    retired_at: datetime | None
+    run: Ran | None
+    failed: Ran | None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where one destination stands with one audience; `pending` are the calls it is still to get.
+
+    `told` of `total` is how far the open sync (which may span other audiences too) has come; `unresolved` says
+    whether some of it may or may not have arrived.
+    """
+
+    destination: str
+    key: str
+    mode: str
+    position: int
+    run: int
+    pending: int
+    rejected: int
+    next_try: datetime | None
+    refused_since: datetime | None
+    settled_at: datetime | None
+    sync: int | None = None
+    told: int = 0
+    total: int = 0
+    unresolved: bool = False
+    opened_at: datetime | None = None
+
+
+def known(store: Store) -> list[Known]:
+    """Every audience the state has ever seen, by key."""
+    with store.read() as connection:
+        done = _newest(connection, runs.c.status == "done")
+        failed = _newest(connection, runs.c.status == "failed")
+        found = connection.execute(select(computations).order_by(computations.c.key)).all()
+    return [Known(row.id, row.key, row.kind, row.id_kind, row.paused_at, row.pause_reason, row.retired_at,
+                  done.get(row.id), _later(failed.get(row.id), done.get(row.id))) for row in found]
+
+
+def _later(failed: Ran | None, done: Ran | None) -> Ran | None:
+    return failed if failed and (done is None or failed.run.number > done.run.number) else None
+
+
+def _newest(connection: Connection, *chosen: ColumnElement[bool]) -> dict[int, Ran]:
+    newest = (select(runs.c.computation_id, func.max(runs.c.number).label("number")).where(*chosen)
+              .group_by(runs.c.computation_id).subquery())
+    query = _all_runs().join(newest, (newest.c.computation_id == runs.c.computation_id)
+                             & (newest.c.number == runs.c.number))
+    return {row.computation_id: _ran(row) for row in connection.execute(query)}
+
+
+def _all_runs() -> Select[Any]:
+    return select(runs, computations.c.key).join(computations, computations.c.id == runs.c.computation_id)
+
+
+def _ran(row: Row[Any]) -> Ran:
+    return Ran(Run(row.key, row.number, row.as_of, row.status, row.members, row.entered, row.exited, row.duplicates,
+                   row.error), row.started_at, row.ended_at)
+
+
+def history(store: Store, keys: Collection[str] | None = None, *, limit: int = 50) -> list[Ran]:
+    """The runs of these audiences (of all, without keys), newest first."""
+    query = _all_runs().order_by(runs.c.ended_at.desc(), runs.c.number.desc(), computations.c.key).limit(limit)
+    if keys is not None:
+        query = query.where(computations.c.key.in_(list(keys)))
+    with store.read() as connection:
+        return [_ran(row) for row in connection.execute(query)]
+
+
+def standings(store: Store, found: Iterable[Known], goes_to: Mapping[str, Sequence[str]]) -> list[Standing]:
+    """Where each destination stands with each audience that goes to it; `goes_to` are destinations by key."""
+    with store.read() as connection:
+        at = {(row.destination, row.computation_id): row for row in connection.execute(select(positions))}
+        refused = {(row.destination, row.computation_id): row for row in connection.execute(_refused())}
+        opened = {(row.destination, row.computation_id): row for row in connection.execute(_open())}
+        return [_standing(connection, one, name, at.get((name, one.computation_id)),
+                          refused.get((name, one.computation_id)), opened.get((name, one.computation_id)))
+                for one in found for name in goes_to.get(one.key, ())]
+
+
+def _refused() -> Select[Any]:
+    return (select(rejections.c.destination, rejections.c.computation_id, func.count().label("users"),
+                   func.min(rejections.c.next_try).label("next_try"), func.min(rejections.c.since).label("since"))
+            .group_by(rejections.c.destination, rejections.c.computation_id))
+
+
+def _open() -> Select[Any]:
+    return (select(syncs_table, spans_table.c.computation_id, spans_table.c.from_run, spans_table.c.to_run)
+            .join(spans_table, spans_table.c.sync_id == syncs_table.c.id).where(syncs_table.c.status == "open"))
+
+
+def _standing(connection: Connection, one: Known, name: str, at: Any, refused: Any, opened: Any) -> Standing:
+    position, newest = at.run if at else 0, one.run.run.number if one.run else 0
+    mode = opened.mode if opened else "incremental" if position else "initial"
+    pending = _pending(connection, one, position, newest, opened)
+    told = {} if opened is None else {
+        "sync": opened.id, "told": opened.sent + opened.rejected, "total": opened.total,
+        "unresolved": opened.claimed != opened.acknowledged, "opened_at": opened.opened_at}
+    return Standing(name, one.key, mode, position, newest, pending, refused.users if refused else 0,
+                    refused.next_try if refused else None, refused.since if refused else None,
+                    at.settled_at if at else None, **told)
+
+
+def _pending(connection: Connection, one: Known, position: int, newest: int, opened: Any) -> int:
+    """What is left of the open sync, and what has changed since the run that it brings the destination to."""
+    count = 0
+    if opened is not None:
+        rest = changes(opened.mode, _span(one, opened.from_run, opened.to_run))
+        if opened.acknowledged is not None:
+            rest = rest.where(memberships.c.user_id > opened.acknowledged)
+        count += _count(connection, rest)
+        position = opened.to_run
+    if position < newest:
+        count += _count(connection, changes("incremental" if position else "initial", _span(one, position, newest)))
+    return count
+
+
+def _span(one: Known, from_run: int, to_run: int) -> Span:
+    return Span(one.computation_id, one.key, from_run, to_run, Envelope(one.key, one.id_kind or "", "", "", ""))
+
+
+def _count(connection: Connection, query: Select[Any]) -> int:
+    return int(connection.execute(select(func.count()).select_from(query.subquery())).scalar_one())
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """A destination as the state knows it, and until when a process is at work there."""
+
+    name: str
+    fingerprint: str | None = None
+    paused_at: datetime | None = None
+    pause_reason: str | None = None
+    retry_at: datetime | None = None
+    retry_reason: str | None = None
+    busy_until: datetime | None = None
+
+
+def doors(store: Store) -> tuple[dict[str, Door], datetime]:
+    """Every destination the state has ever met, by name, and the database's time."""
+    with store.read() as connection:
+        now = store.now(connection)
+        rows = {row.name: row for row in connection.execute(select(destinations))}
+        busy = {row.name.partition(":")[2]: row.expires for row in connection.execute(
+            select(leases).where(leases.c.holder.is_not(None), leases.c.expires > now,
+                                 leases.c.name.like("destination:%")))}
+    return {name: _door(name, rows.get(name), busy.get(name)) for name in sorted({*rows, *busy})}, now
+
+
+def _door(name: str, row: Any, busy_until: datetime | None) -> Door:
+    if row is None:
+        return Door(name, busy_until=busy_until)
+    return Door(name, row.fingerprint, row.paused_at, row.pause_reason, row.retry_at, row.retry_reason, busy_until)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """One user whom a destination refuses."""
+
+    user_id: str
+    key: str
+    destination: str
+    reason: str
+    status: int | None
+    tries: int
+    since: datetime
+    next_try: datetime
+
+
+def rejected(store: Store, *, keys: Collection[str] | None = None, names: Collection[str] | None = None,
+             limit: int = 100) -> tuple[list[Rejected], int]:
+    """The refused users of these audiences at these destinations (of all, without), and how many there are in all."""
+    chosen = [] if keys is None else [computations.c.key.in_(list(keys))]
+    if names is not None:
+        chosen.append(rejections.c.destination.in_(list(names)))
+    joined = rejections.join(computations, computations.c.id == rejections.c.computation_id)
+    query = (select(rejections, computations.c.key).select_from(joined).where(*chosen)
+             .order_by(rejections.c.destination, computations.c.key, rejections.c.user_id).limit(limit))
+    with store.read() as connection:
+        found = [Rejected(row.user_id, row.key, row.destination, row.reason, row.status, row.tries, row.since,
+                          row.next_try) for row in connection.execute(query)]
+        total = connection.execute(select(func.count()).select_from(joined).where(*chosen)).scalar_one()
+    return found, total
+
+
+def movers(store: Store, computation_id: int, number: int, *, entered: bool, limit: int = 5) -> list[str]:
+    """Some of the users who entered (or exited) with a run; one whose row was only renewed did neither."""
+    other = memberships.alias("other")
+    mine = (memberships.c.computation_id == computation_id,)
+    same = (other.c.computation_id == computation_id, other.c.user_id == memberships.c.user_id)
+    if entered:
+        moved = (memberships.c.since_run == number, ~exists().where(*same, other.c.until_run == number))
+    else:
+        moved = (memberships.c.until_run == number, ~exists().where(*same, other.c.since_run == number))
+    with store.read() as connection:
+        return list(connection.execute(select(memberships.c.user_id).where(*mine, *moved)
+                                       .order_by(memberships.c.user_id).limit(limit)).scalars())
