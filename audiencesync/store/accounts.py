@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from audiencesync.store.connect import Store
-from audiencesync.store.tables import acts, computations, destinations
+from audiencesync.store.leases import Lease, guard
+from audiencesync.store.tables import acts, computations, destinations, positions, rejections, syncs
+
+NEW_ACCOUNT = "new-account"
+"""The act after which nothing counts that the destination was told before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +88,23 @@ def resume_computation(store: Store, key: str, *, who: str, reason: str) -> None
 
 def _act(connection: Connection, now: datetime, who: str, command: str, subject: str, reason: str) -> None:
     connection.execute(insert(acts).values(at=now, who=who, command=command, subject=subject, reason=reason or None))
+
+
+def new_account(store: Store, lease: Lease, destination: str, *, fingerprint: str | None, who: str) -> int:
+    """Take the destination for one that was told nothing yet; how many open syncs were given up.
+
+    Its positions go back to before everything, so that initial syncs start, and refusals of the former account are
+    forgotten. The lease keeps everybody else from sending meanwhile; raises LeaseLost.
+    """
+    mine = syncs.c.destination == destination
+    with store.write() as connection:
+        guard(store, connection, lease)
+        now = store.now(connection)
+        given_up = connection.execute(update(syncs).where(mine, syncs.c.status == "open")
+                                      .values(status="abandoned", closed_at=now)).rowcount
+        connection.execute(update(positions).where(positions.c.destination == destination).values(run=0))
+        connection.execute(delete(rejections).where(rejections.c.destination == destination))
+        _set(connection, destination, {"paused_at": None, "pause_reason": None, "retry_at": None, "retry_reason": None,
+                                       "fingerprint": fingerprint})
+        _act(connection, now, who, NEW_ACCOUNT, destination, "told everything anew")
+    return given_up

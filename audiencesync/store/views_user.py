@@ -9,12 +9,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, and_, exists, func, or_, select
 
+from audiencesync.store.accounts import NEW_ACCOUNT
 from audiencesync.store.connect import Store
 from audiencesync.store.tables import acts, computations, memberships, rejections, runs, spans, syncs
 from audiencesync.store.views import Rejected
-
-NEW_ACCOUNT = "new-account"
-"""The act after which nothing counts that was told before."""
 
 
 @dataclass(frozen=True, slots=True)
