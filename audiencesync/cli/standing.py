@@ -8,7 +8,7 @@ from datetime import datetime, tzinfo
 
 from audiencesync.cli.audience import run_document, standing_document, standings_table
 from audiencesync.model import Project
-from audiencesync.report import moment, number, plain, stamp, table
+from audiencesync.report import counted, moment, number, plain, stamp, table
 from audiencesync.store.connect import Store
 from audiencesync.store.views import Door, Known, Standing, doors, known, standings
 
@@ -94,9 +94,9 @@ def _of_syncs(stand: Iterable[Standing], now: datetime) -> Iterator[Wait]:
             yield Wait(what, "an unanswered request may still arrive (settle), so the next sync waits", None,
                        one.settled_at, f"{AGAIN}, after that")
         elif one.pending and one.sync is None:
-            yield Wait(what, f"{one.pending:,} calls are due", None, None, AGAIN)
+            yield Wait(what, f"{counted(one.pending, 'call')} due", None, None, AGAIN)
         if one.rejected:
-            yield Wait(what, f"{one.rejected:,} users are refused", one.refused_since, one.next_try,
+            yield Wait(what, f"{counted(one.rejected, 'user')} refused", one.refused_since, one.next_try,
                        f"audiencesync rejected --destination {one.destination}; every sync tries them again")
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, tzinfo
 
 from audiencesync.model import Outcome, Report, Run
-from audiencesync.report.words import moment, number, plain, stamp, table
+from audiencesync.report.words import counted, moment, number, plain, stamp, table
 
 ORDER = (70, 2, 99, 75, 4, 3, 0)
 """Exit codes; the first that applies is the command's."""
@@ -72,7 +72,7 @@ def text(report: Report, zone: tzinfo = UTC) -> str:
         parts.append(_syncs(outcomes))
         parts += [_why(one, zone) for one in outcomes if one.status != "done"]
     if report.rejected:
-        parts.append(f"{number(report.rejected)} refused by a destination and not told; see: audiencesync rejected")
+        parts.append(f"{counted(report.rejected, 'user')} refused by a destination; see: audiencesync rejected")
     return "\n\n".join(parts)
 
 
@@ -88,13 +88,18 @@ def _runs(runs: Iterable[Run], zone: tzinfo) -> str:
 def _syncs(outcomes: Iterable[Outcome]) -> str:
     return table(
         ["destination", "sync", "status", "sent", "rejected", "remaining", "requests"],
-        [[one.destination, one.mode or "-", one.status, number(one.sent), number(one.rejected), number(one.remaining),
+        [[one.destination, one.mode or "-", _status(one), number(one.sent), number(one.rejected), number(one.remaining),
           number(one.requests)] for one in outcomes],
         right=["sent", "rejected", "remaining", "requests"])
 
 
+def _status(one: Outcome) -> str:
+    return "nothing new" if one.status == "done" and not (one.total or one.sent or one.rejected) else one.status
+
+
 def _why(one: Outcome, zone: tzinfo) -> str:
-    what = f"{one.destination}: {', '.join(one.keys)}" if one.keys else one.destination
+    what = f"{one.destination} ({', '.join(one.keys)})" if one.keys else one.destination
+    reason = f": {one.reason}" if one.reason not in ("", one.status) else ""
     until = f", until {moment(one.until, zone)}" if one.until else ""
     help_ = f"\n  -> {one.help}" if one.help else ""
-    return plain(f"{one.status} {what}: {one.reason or one.status}{until}") + help_
+    return plain(f"{what} is {one.status}{reason}{until}") + help_

@@ -24,6 +24,11 @@ def number(value: int, *, sign: str = "") -> str:
     return f"{sign if value else ''}{value:,}"
 
 
+def counted(value: int, thing: str) -> str:
+    """A count with its noun: 1 audience, 2 audiences."""
+    return f"{number(value)} {thing}{'' if value == 1 else 's'}"
+
+
 def plain(text: str) -> str:
     """One line without characters that a terminal would obey."""
     return "".join(char if char.isprintable() else " " for char in text)

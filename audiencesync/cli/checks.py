@@ -1,0 +1,109 @@
+"""What `doctor` looks at: the program, the project, the state, the source, each destination."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import NamedTuple
+
+from audiencesync import __version__
+from audiencesync.cli.context import Session, state_exists
+from audiencesync.errors import AudiencesyncError, DeliveryError
+from audiencesync.model import Destination
+from audiencesync.report import counted
+
+TRY_LATER = 75
+
+
+class Check(NamedTuple):
+    """One thing looked at: ok, warn or fail, and the exit code it asks for."""
+
+    status: str
+    name: str
+    words: str
+    code: int = 0
+
+
+def examine(session: Session) -> list[Check]:
+    """Look at everything, one thing after another; what fails never hides the rest."""
+    checks = [Check("ok", "program", f"audiencesync {__version__}, Python {platform.python_version()}")]
+    found = _guarded("project", partial(_project, session))
+    checks += found
+    if any(check.status == "fail" for check in found):
+        return checks
+    checks += _guarded("state", partial(_state, session))
+    checks += _guarded("source", partial(_source, session))
+    for name, destination in session.project.destinations.items():
+        checks += _guarded(name, partial(_destination, name, destination))
+    return checks
+
+
+def _guarded(name: str, look: Callable[[], Iterator[Check]]) -> list[Check]:
+    checks: list[Check] = []
+    try:
+        checks.extend(look())
+    except DeliveryError as error:
+        checks.append(Check("fail", name, str(error), TRY_LATER))
+    except AudiencesyncError as error:
+        checks.append(Check("fail", name, str(error), error.exit_code))
+    return checks
+
+
+def _lines(name: str, lines: Iterator[str]) -> Iterator[Check]:
+    for line in lines:
+        warned = line.startswith("warning:")
+        yield Check("warn" if warned else "ok", name, line.removeprefix("warning:").strip())
+
+
+def _project(session: Session) -> Iterator[Check]:
+    project = session.project
+    yield Check("ok", "project", f"{project.root / 'audiencesync.yml'}: {counted(len(project.audiences), 'audience')}, "
+                                 f"{counted(len(project.destinations), 'destination')}")
+    for warning in project.warnings:
+        yield Check("warn", "project", warning)
+
+
+def _state(session: Session) -> Iterator[Check]:
+    from audiencesync.cli.standing import overview
+    from audiencesync.store import doctor, migrate
+    from audiencesync.store.connect import Store
+
+    if not state_exists(session.project.state):
+        yield Check("ok", "state", "there is none yet; the first sync makes it")
+        return
+    store = Store.open(session.project.state, create=False)
+    try:
+        found = migrate.check(store)
+        if found == "behind":
+            yield Check("warn", "state", "written by an older version; the next sync migrates it, or: "
+                                         "audiencesync db upgrade")
+        else:
+            yield Check("ok", "state", f"{store.engine.dialect.name}, "
+                        + ("empty; the first sync makes its tables" if found == "empty" else
+                           f"at revision {migrate.known()[-1]}"))
+        yield from _lines("state", doctor.look(store))
+        if found == "ready" and (waits := overview(session.project, store).waits):
+            yield Check("warn", "state", f"{counted(len(waits), 'thing')} wait; see: audiencesync status")
+        with store.read() as connection:
+            skew = abs(store.now(connection) - datetime.now(UTC))
+        if skew > timedelta(seconds=5):
+            yield Check("warn", "clock", f"the state's clock and this host's are {skew.total_seconds():.0f} s apart; "
+                                         "leases and settle times count by the state's")
+    finally:
+        store.close()
+
+
+def _source(session: Session) -> Iterator[Check]:
+    from audiencesync.source import open_source
+
+    with open_source(session.project.source) as source:
+        yield from _lines("source", source.check())
+
+
+def _destination(name: str, destination: Destination) -> Iterator[Check]:
+    usual = type(destination).model_fields["settle"].default
+    if not destination.settle and usual:
+        yield Check("warn", name, "settle is 0s: a request that was not answered may arrive late, over a newer value")
+    yield from _lines(name, destination.check())
