@@ -56,7 +56,22 @@ def test_the_demo_ends_exact_and_leaves_a_project_whose_suggested_commands_work(
         assert ran.stderr == "", line
     calls = [json.loads(line) for line in (project / "calls.jsonl").read_text().splitlines()]
     assert len(calls) > 5000
-    assert command(project, "validate").returncode == 0
+    tell_another_account(project)
+
+
+def tell_another_account(project: Path) -> None:
+    """What the demo says of the way to the real Segment, with another server in its place."""
+    with Receiver("real") as receiver:
+        settings = f"SEGMENT_WRITE_KEY=real\nSEGMENT_URL={receiver.url}\n"
+        (project / ".env").write_text(settings)
+        held = command(project, "sync")
+        assert (held.returncode, receiver.arrived) == (4, 0), held.stdout + held.stderr
+        assert command(project, "resume", "segment", "--new-account").returncode == 0
+        done = command(project, "sync", "-o", "json")
+        assert done.returncode == 0, done.stdout + done.stderr
+        truth = Truth(project / "shop.db", open_project(project, {}).audiences)
+        truth.look(datetime.fromisoformat(json.loads(done.stdout)["runs"][0]["as_of"]))
+        assert list(truth.disagreements(receiver)) == []
 
 
 @pytest.mark.parametrize("taken", ["a file in it", "a file in its place"])
@@ -112,7 +127,8 @@ def test_the_project_has_no_mistakes_and_no_warnings_before_and_after(tmp_path: 
 
 def a_call(number: int = 1, *, key: str = "vip", value: object = True, **more: object) -> dict[str, Any]:
     return {"type": "identify", "messageId": f"m{number}", "userId": f"u{number}",
-            "timestamp": "2026-11-22T12:00:00.000Z", "traits": {key: value}, "context": {"personas": {"computation_key": key}}, **more}
+            "timestamp": "2026-11-22T12:00:00.000Z", "traits": {key: value},
+            "context": {"personas": {"computation_key": key}}, **more}
 
 
 def post(receiver: Receiver, body: bytes, *, key: str = KEY, path: str = "/v1/batch") -> int:

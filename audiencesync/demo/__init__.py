@@ -153,8 +153,8 @@ class _Stage:
         for what in wrong:
             self.echo(f"   NOT exact: {what}")
         if not wrong:
-            self.echo(f"   exact: {len(self.project.audiences)} audiences, {len(self.truth.members):,} memberships true "
-                      "at the server, 0 missing, 0 too many;\n"
+            self.echo(f"   exact: {len(self.project.audiences)} audiences, {len(self.truth.members):,} memberships "
+                      "true at the server, 0 missing, 0 too many;\n"
                       f"          {len(self.receiver.history):,} calls for {self.truth.changes:,} memberships that "
                       "began or ended, 0 messageIds with two bodies\n")
         return bool(wrong)

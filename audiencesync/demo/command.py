@@ -38,7 +38,7 @@ class Shell:
         """Run it with a kill -9 at a failpoint (`name:n`, its n-th passing); AudiencesyncError when it survives."""
         code = self._run(arguments, {**self.environment, failpoints.VARIABLE: failpoint})
         if sys.stderr.isatty():
-            sys.stderr.write("\r\x1b[K\x1b[?25h")  # a killed process leaves its half-drawn progress and no cursor
+            sys.stderr.write("\x1b[?25h\n")  # a killed process leaves its progress half drawn and the cursor hidden
             sys.stderr.flush()
         if code != KILLED:
             raise AudiencesyncError(f"the sync that was to be killed ended with {code}")
