@@ -7,11 +7,12 @@ a sync exact stand here: nothing is sent that is not claimed, and what is acknow
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 
+from audiencesync.delivery.pace import Pace
+from audiencesync.delivery.steps import Commit, Flight, PageUnderWay, Read, Send, Step, Stop, Wait
 from audiencesync.errors import AccountRefused, CallsRefused, DeliveryError, NotTaken, Unanswered
-from audiencesync.model import Batch, Call, Packed, Packer, Page, Progress, Refusal
+from audiencesync.model import Call, Packed, Packer, Page, Progress, Refusal
 from audiencesync.schedule import RateLimit
 
 ATTEMPTS = 6
@@ -22,72 +23,6 @@ PATIENCE = 60.0
 
 HOPELESS = 1000
 """Refused calls with none accepted: then the fault is not the users'."""
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """Read and pack the next page, and `offer` it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """Write `progress`; close the sync with it when `finished`; then call `committed`."""
-
-    progress: Progress
-    finished: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Let this request's bytes leave; its answer comes back by `answered`."""
-
-    flight: Flight
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Wait for an answer, at most until this moment (None: as long as one is under way)."""
-
-    until: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """The sync ends here for now: it is whole (`finished`) or it waits for the reason given."""
-
-    finished: bool = False
-    reason: str = ""
-    pause: bool = False
-    until: float | None = None
-    graceful: bool = False
-
-
-Step = Read | Commit | Send | Wait | Stop
-
-
-@dataclass(slots=True, eq=False)
-class Flight:
-    """One request and how often it was tried."""
-
-    batch: Batch
-    page: _Page
-    attempts: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class _Page:
-    end: str
-    waiting: deque[Flight] = field(default_factory=deque)
-    flying: int = 0
-    touched: bool = False
-    accepted: list[Call] = field(default_factory=list)
-    refused: list[tuple[Call, Refusal]] = field(default_factory=list)
-    requests: int = 0
-
-    @property
-    def answered(self) -> bool:
-        """Whether every one of its calls has its answer."""
-        return not self.waiting and not self.flying
 
 
 class Delivery:
@@ -102,8 +37,8 @@ class Delivery:
         self._pace = Pace(pace)
         self._claimed, self._acknowledged = claimed, acknowledged
         self._ahead = max(1, concurrency // 2)
-        self._pages: deque[_Page] = deque()
-        self._unclaimed: deque[_Page] = deque()
+        self._pages: deque[PageUnderWay] = deque()
+        self._unclaimed: deque[PageUnderWay] = deque()
         self._ended = False
         self._closed = False
         self._unresolved = False
@@ -121,7 +56,7 @@ class Delivery:
             self._ended = True
             return
         packed: Packed = self._packer.pack(page.calls)
-        ready = _Page(page.end, refused=list(packed.refused))
+        ready = PageUnderWay(page.end, refused=list(packed.refused))
         ready.waiting.extend(Flight(batch, ready) for batch in packed.batches)
         self._unclaimed.append(ready)
 
@@ -286,51 +221,8 @@ class Delivery:
             flight.page.refused += packed.refused
             flight.page.waiting.extendleft(Flight(batch, flight.page) for batch in reversed(packed.batches))
 
-    def _refuse(self, page: _Page, call: Call, refusal: Refusal) -> None:
+    def _refuse(self, page: PageUnderWay, call: Call, refusal: Refusal) -> None:
         page.refused.append((call, refusal))
         self._refused += 1
         if self._refused >= HOPELESS and not self._accepted:
             self._stop = Stop(reason=f"every one of {self._refused} calls was refused: {refusal.reason}", pause=True)
-
-
-class Pace:
-    """A speed limit that holds in every window: what was sent counts until a window after its answer."""
-
-    def __init__(self, rate: RateLimit | None) -> None:
-        self._rate = rate
-        self._flying: deque[int] = deque()
-        self._spent: deque[tuple[float, int]] = deque()
-
-    def _weight(self, items: int) -> int:
-        return items if self._rate and self._rate.unit == "items" else 1
-
-    def sent(self, items: int) -> None:
-        """A request of so many items leaves."""
-        if self._rate:
-            self._flying.append(self._weight(items))
-
-    def answered(self, now: float) -> None:
-        """The answer to one of them is here; it arrived at the latest now."""
-        if self._rate and self._flying:
-            self._spent.append((now + self._rate.seconds, self._flying.popleft()))
-
-    def free_at(self, items: int, now: float) -> float:
-        """The earliest moment at which so many items may leave; infinity while only an answer can free them."""
-        if self._rate is None:
-            return now
-        while self._spent and self._spent[0][0] <= now:
-            self._spent.popleft()
-        room = self._rate.limit - sum(self._flying) - min(self._weight(items), self._rate.limit)
-        moment = now
-        spent = sum(weight for _, weight in self._spent)
-        for free, weight in self._spent:
-            if spent <= room:
-                break
-            spent, moment = spent - weight, free
-        return moment if spent <= room else float("inf")
-
-
-def page_size(page: int, pace: RateLimit | None, spans: Sequence[object]) -> int:
-    """Calls to a page: no more than one window of the pace lets through, and at least one user's."""
-    limit = pace.limit if pace is not None and pace.unit == "items" else page
-    return max(1, min(page, limit), len(spans))

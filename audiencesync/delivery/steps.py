@@ -1,0 +1,74 @@
+"""What the machine says to do next, and what it remembers of requests and pages under way."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from audiencesync.model import Batch, Call, Progress, Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Read and pack the next page, and `offer` it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Write `progress`; close the sync with it when `finished`; then call `committed`."""
+
+    progress: Progress
+    finished: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Let this request's bytes leave; its answer comes back by `answered`."""
+
+    flight: Flight
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Wait for an answer, at most until this moment (None: as long as one is under way)."""
+
+    until: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The sync ends here for now: it is whole (`finished`) or it waits for the reason given."""
+
+    finished: bool = False
+    reason: str = ""
+    pause: bool = False
+    until: float | None = None
+    graceful: bool = False
+
+
+Step = Read | Commit | Send | Wait | Stop
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """One request and how often it was tried."""
+
+    batch: Batch
+    page: PageUnderWay
+    attempts: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class PageUnderWay:
+    end: str
+    waiting: deque[Flight] = field(default_factory=deque)
+    flying: int = 0
+    touched: bool = False
+    accepted: list[Call] = field(default_factory=list)
+    refused: list[tuple[Call, Refusal]] = field(default_factory=list)
+    requests: int = 0
+
+    @property
+    def answered(self) -> bool:
+        """Whether every one of its calls has its answer."""
+        return not self.waiting and not self.flying

@@ -1,0 +1,32 @@
+"""The data that travels between the rooms, all of it frozen, and the base class of every destination."""
+
+from audiencesync.model.calls import Batch, Call, Channel, Content, Envelope, Packed, Packer, Refusal
+from audiencesync.model.definitions import ID_COLUMNS, Ago, Audience, Chunk, Project, SourceSettings, Variable
+from audiencesync.model.destination import Destination
+from audiencesync.model.syncs import Outcome, Page, Progress, Report, Run, Span, Sync
+
+__all__ = [
+    "ID_COLUMNS",
+    "Ago",
+    "Audience",
+    "Batch",
+    "Call",
+    "Channel",
+    "Chunk",
+    "Content",
+    "Destination",
+    "Envelope",
+    "Outcome",
+    "Packed",
+    "Packer",
+    "Page",
+    "Progress",
+    "Project",
+    "Refusal",
+    "Report",
+    "Run",
+    "SourceSettings",
+    "Span",
+    "Sync",
+    "Variable",
+]

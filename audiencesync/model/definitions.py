@@ -1,0 +1,83 @@
+"""What people write down: the project, its source, its audiences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from audiencesync.model.destination import Destination
+
+ID_COLUMNS = ("user_id", "anonymous_id", "email")
+"""The columns that may name a user; the first that a result has is the one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ago:
+    """A variable that is a moment: `now - 30d` is thirty days before the run's instant."""
+
+    before: timedelta
+
+
+Variable = str | int | float | bool | None | Ago
+
+
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """A definition: one .sql file. `line` is the file's line on which `sql` begins, for errors inside it."""
+
+    key: str
+    name: str
+    sql: str
+    path: Path
+    line: int = 1
+    kind: str = "audience"
+    description: str = ""
+    owner: str = ""
+    tags: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    destinations: tuple[str, ...] = ()
+    integrations: tuple[str, ...] = ()
+    schedule: str = "every 2h to 3h"
+    guard: Mapping[str, object] = field(default_factory=dict)
+    variables: Mapping[str, Variable] = field(default_factory=dict)
+
+    def bindings(self, as_of: datetime) -> dict[str, object]:
+        """The values of the query's parameters at `as_of`, which must know its time zone."""
+        moments = {name: as_of - value.before if isinstance(value, Ago) else value
+                   for name, value in self.variables.items()}
+        return {**moments, "now": as_of}
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSettings:
+    """Where audiences are asked; timeouts in seconds."""
+
+    url: str
+    statement_timeout: float = 600.0
+    lock_timeout: float = 30.0
+    allow_files: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """Everything audiencesync.yml and the .sql files say, checked."""
+
+    root: Path
+    name: str
+    timezone: str
+    source: SourceSettings
+    state: str
+    audiences: tuple[Audience, ...]
+    destinations: Mapping[str, Destination]
+    warnings: tuple[str, ...] = ()
+
+
+class Chunk(NamedTuple):
+    """Some rows of an audience's result: ids as text, and each row's included columns as the text of a JSON object."""
+
+    ids: list[str]
+    included: list[str] | None

@@ -1,0 +1,116 @@
+"""What a command works on and what it reports: runs, syncs with their spans and pages, outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from audiencesync.model.calls import Call, Content, Envelope, Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One computation of one audience at one instant; `changed` counts entered and exited."""
+
+    key: str
+    number: int
+    as_of: datetime
+    status: str
+    members: int = 0
+    entered: int = 0
+    exited: int = 0
+    duplicates: int = 0
+    error: str | None = None
+
+    @property
+    def changed(self) -> int:
+        """How many users' membership changed."""
+        return self.entered + self.exited
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One computation's part of a sync: from one run (0 lies before everything) to a newer one."""
+
+    computation_id: int
+    key: str
+    from_run: int
+    to_run: int
+    envelope: Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """Bringing one destination from one run to a newer one; a row that its content is a pure function of."""
+
+    id: int
+    destination: str
+    mode: str
+    secret: bytes
+    retries_due: datetime
+    claimed: str | None
+    acknowledged: str | None
+    total: int
+    sent: int
+    rejected: int
+    requests: int
+    opened_at: datetime
+    spans: tuple[Span, ...] = ()
+
+    @property
+    def content(self) -> Content:
+        """What its calls have in common."""
+        return Content(self.secret, tuple(span.envelope for span in self.spans))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a command did to one sync; `sent` are the calls accepted meanwhile, `remaining` those it still owes.
+
+    `status` is done, waiting, paused, held, leased or interrupted; `reason`, `until` and `help` say why it is not done.
+    """
+
+    destination: str
+    mode: str
+    status: str
+    sent: int = 0
+    rejected: int = 0
+    remaining: int = 0
+    total: int = 0
+    requests: int = 0
+    keys: tuple[str, ...] = ()
+    reason: str = ""
+    until: datetime | None = None
+    help: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a command did: runs, syncs, what went wrong (with the exit code each asks for), who is still rejected."""
+
+    runs: tuple[Run, ...] = ()
+    syncs: tuple[Outcome, ...] = ()
+    errors: tuple[tuple[int, str], ...] = ()
+    rejected: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The calls of some users, in order; `end` is the last of them, and no user is split between two pages."""
+
+    end: str
+    calls: list[Call]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What one commit says of a sync: cursors as they shall be, and what became of the calls acknowledged by it."""
+
+    claimed: str | None
+    acknowledged: str | None
+    accepted: Sequence[Call] = ()
+    refused: Sequence[tuple[Call, Refusal]] = ()
+    requests: int = 0
+    unresolved: bool = False
+    """Whether an attempt since the last commit may still arrive, so that a settle time must pass."""
