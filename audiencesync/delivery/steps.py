@@ -60,6 +60,8 @@ class Flight:
 
 @dataclass(slots=True, eq=False)
 class PageUnderWay:
+    """A page and its requests: those waiting, those under way, and what became of its calls."""
+
     end: str
     waiting: deque[Flight] = field(default_factory=deque)
     flying: int = 0

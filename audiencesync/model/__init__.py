@@ -3,7 +3,19 @@
 from audiencesync.model.calls import Batch, Call, Channel, Content, Envelope, Packed, Packer, Refusal
 from audiencesync.model.definitions import ID_COLUMNS, Ago, Audience, Chunk, Project, SourceSettings, Variable
 from audiencesync.model.destination import Destination
-from audiencesync.model.syncs import Outcome, Page, Progress, Report, Run, Span, Sync
+from audiencesync.model.syncs import (
+    Outcome,
+    Page,
+    Plan,
+    PlannedAudience,
+    PlannedDelivery,
+    PlannedSync,
+    Progress,
+    Report,
+    Run,
+    Span,
+    Sync,
+)
 
 __all__ = [
     "ID_COLUMNS",
@@ -20,6 +32,10 @@ __all__ = [
     "Packed",
     "Packer",
     "Page",
+    "Plan",
+    "PlannedAudience",
+    "PlannedDelivery",
+    "PlannedSync",
     "Progress",
     "Project",
     "Refusal",

@@ -114,3 +114,63 @@ class Progress:
     requests: int = 0
     unresolved: bool = False
     """Whether an attempt since the last commit may still arrive, so that a settle time must pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedAudience:
+    """What a run would find: how many are members now (None before the first run) and then."""
+
+    key: str
+    before: int | None
+    members: int
+    entered: int
+    exited: int
+    duplicates: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedSync:
+    """What one audience would cost one destination; `status` is ready, waiting, paused or held, for a reason."""
+
+    key: str
+    destination: str
+    mode: str
+    status: str
+    entered: int = 0
+    exited: int = 0
+    retried: int = 0
+    reason: str = ""
+
+    @property
+    def calls(self) -> int:
+        """Identify calls."""
+        return self.entered + self.exited + self.retried
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedDelivery:
+    """What one destination would be sent: `users` are distinct, `seconds` what its rate makes of it (None: no limit).
+
+    `refused` calls are over its limits and would be rejected unsent.
+    """
+
+    destination: str
+    calls: int
+    users: int
+    requests: int
+    refused: int
+    seconds: float | None
+    rate: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Exactly what `sync` would send now; `left` are keys that the state knows and no file defines any more."""
+
+    as_of: datetime
+    audiences: tuple[PlannedAudience, ...]
+    syncs: tuple[PlannedSync, ...]
+    deliveries: tuple[PlannedDelivery, ...]
+    errors: tuple[tuple[int, str], ...] = ()
+    left: tuple[str, ...] = ()

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
-    Column,
     Connection,
     Integer,
-    MetaData,
     Row,
     Select,
-    Table,
-    Text,
     bindparam,
     func,
     insert,
@@ -25,27 +20,13 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.schema import CreateTable, DropTable
 
 from audiencesync import failpoints
 from audiencesync.errors import OlderRun, QueryError, UsageError
-from audiencesync.model import Audience, Chunk, Run
+from audiencesync.model import Audience, Run
 from audiencesync.store.connect import Store
-from audiencesync.store.tables import UserId, computations, memberships, runs
-
-_temporary = MetaData()
-
-
-def _temporary_table(name: str, *columns: Column[Any], **options: Any) -> Table:
-    return Table(name, _temporary, *columns, prefixes=["TEMPORARY"], **options)
-
-
-_heap = _temporary_table("stage_rows", Column("user_id", UserId), Column("included", Text))
-_staged = _temporary_table("stage", Column("user_id", UserId, primary_key=True), Column("included", Text),
-                           sqlite_with_rowid=False)
-_diff = _temporary_table("stage_diff", Column("user_id", UserId, primary_key=True), Column("entered", Integer),
-                         sqlite_with_rowid=False)
-EXITED, ENTERED, RENEWED = 0, 1, 2
+from audiencesync.store.stage import ENTERED, EXITED, RENEWED, Stage, diff, staged
+from audiencesync.store.tables import computations, memberships, runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,50 +42,6 @@ class Due:
     run: Run | None
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """A complete result, sorted, one row a user, on a connection of its own; `rows` counts duplicates too.
-
-    `paired` says whether included columns travel along.
-    """
-
-    connection: Connection
-    rows: int
-    members: int
-    paired: bool
-
-
-@contextmanager
-def stage(store: Store, chunks: Iterable[Chunk]) -> Iterator[Stage]:
-    """Hold a result while it is compared; filled outside of any transaction, so that nobody waits for the source."""
-    with store.read() as connection:
-        for table in _temporary.sorted_tables:
-            connection.execute(CreateTable(table))
-        try:
-            rows, paired = 0, False
-            for chunk in chunks:
-                _fill(store, connection, chunk)
-                rows += len(chunk.ids)
-                paired = chunk.included is not None
-            connection.execute(store.backend.sort(_heap, _staged))
-            members = connection.execute(select(func.count()).select_from(_staged)).scalar_one()
-            failpoints.reach("run.staged")
-            yield Stage(connection, rows, members, paired)
-        finally:
-            if not connection.invalidated and not connection.closed:
-                connection.rollback()
-                for table in _temporary.sorted_tables:
-                    connection.execute(DropTable(table))
-
-
-def _fill(store: Store, connection: Connection, chunk: Chunk) -> None:
-    paired = chunk.included is not None
-    rows = store.backend.array("ids", paired=paired)
-    columns = ["user_id", "included"] if paired else ["user_id"]
-    connection.execute(insert(_heap).from_select(columns, rows),
-                       store.backend.parameters("ids", chunk.ids, chunk.included))
-
-
 def present(computation_id: int) -> Select[Any]:
     """The users whose membership lasts."""
     return select(memberships.c.user_id).where(memberships.c.computation_id == computation_id,
@@ -118,10 +55,15 @@ def computation(store: Store, connection: Connection, audience: Audience) -> Row
     if row is None:
         connection.execute(insert(computations).values(key=audience.key, kind=audience.kind))
         row = connection.execute(query).one()
-    if row.retired_at is not None:
+    check_key(audience, retired=row.retired_at is not None)
+    return row
+
+
+def check_key(audience: Audience, *, retired: bool) -> None:
+    """Refuse the key of a retired computation (UsageError)."""
+    if retired:
         raise UsageError(f"{audience.path.name}: the key {audience.key} belongs to a retired audience, and "
                          "destinations still remember it; give this one another name or `key:`")
-    return row
 
 
 def last_run(connection: Connection, computation_id: int) -> Row[Any] | None:
@@ -136,12 +78,12 @@ def _next_number(connection: Connection, computation_id: int) -> int:
     return (connection.execute(newest).scalar() or 0) + 1
 
 
-def check_run(row: Any, last: Any, audience: Audience, id_kind: str, as_of: datetime) -> None:
+def check_run(row: Any, last: Any, audience: Audience, id_kind: str | None, as_of: datetime) -> None:
     """Refuse a run that lies before the last one (OlderRun) or names its users otherwise (QueryError)."""
     if last is not None and as_of < last.as_of:
         raise OlderRun(f"{audience.key}: as of {as_of:%Y-%m-%d %H:%M:%S}Z lies before its last run, as of "
                        f"{last.as_of:%Y-%m-%d %H:%M:%S}Z; what was told cannot be taken back in time")
-    if row is not None and row.id_kind not in (None, id_kind):
+    if row is not None and None not in (row.id_kind, id_kind) and row.id_kind != id_kind:
         raise QueryError(f"{audience.path.name}: the id column was {row.id_kind} and is now {id_kind}: destinations "
                          f"know these users by {row.id_kind}; select that column again, or give the audience a new key")
 
@@ -166,22 +108,22 @@ def record(store: Store, held: Stage, audience: Audience, *, id_kind: str, as_of
 
 
 def _compare(store: Store, connection: Connection, computation_id: int, *, paired: bool) -> dict[int, int]:
-    for statement in store.backend.differences(_staged, present(computation_id), _diff):
+    for statement in store.backend.differences(staged, present(computation_id), diff):
         connection.execute(statement)
     lasting = (memberships.c.computation_id == computation_id, memberships.c.until_run.is_(None))
     once_paired = select(literal(1)).where(*lasting, memberships.c.included.is_not(None)).exists()
     if paired or connection.execute(select(once_paired)).scalar():
-        renewed = (select(_staged.c.user_id, literal(RENEWED))
-                   .join(memberships, memberships.c.user_id == _staged.c.user_id)
-                   .where(*lasting, memberships.c.included.is_distinct_from(_staged.c.included)))
-        connection.execute(insert(_diff).from_select(["user_id", "entered"], renewed))
-    counted = connection.execute(select(_diff.c.entered, func.count()).group_by(_diff.c.entered))
+        renewed = (select(staged.c.user_id, literal(RENEWED))
+                   .join(memberships, memberships.c.user_id == staged.c.user_id)
+                   .where(*lasting, memberships.c.included.is_distinct_from(staged.c.included)))
+        connection.execute(insert(diff).from_select(["user_id", "entered"], renewed))
+    counted = connection.execute(select(diff.c.entered, func.count()).group_by(diff.c.entered))
     return {row[0]: row[1] for row in counted}
 
 
 def _end(connection: Connection, computation_id: int, number: int, counts: dict[int, int]) -> None:
     if counts.get(EXITED) or counts.get(RENEWED):
-        ended = select(_diff.c.user_id).where(_diff.c.entered.in_((EXITED, RENEWED)))
+        ended = select(diff.c.user_id).where(diff.c.entered.in_((EXITED, RENEWED)))
         connection.execute(update(memberships).where(
             memberships.c.computation_id == computation_id, memberships.c.until_run.is_(None),
             memberships.c.user_id.in_(ended)).values(until_run=number))
@@ -190,11 +132,11 @@ def _end(connection: Connection, computation_id: int, number: int, counts: dict[
 def _begin(connection: Connection, computation_id: int, number: int, counts: dict[int, int], *, paired: bool) -> None:
     if not (counts.get(ENTERED) or counts.get(RENEWED)):
         return
-    source = _diff.join(_staged, _staged.c.user_id == _diff.c.user_id) if paired else _diff
-    begun = (select(bindparam("computation", computation_id, Integer), _diff.c.user_id,
-                    bindparam("number", number, Integer), null(), _staged.c.included if paired else null())
+    source = diff.join(staged, staged.c.user_id == diff.c.user_id) if paired else diff
+    begun = (select(bindparam("computation", computation_id, Integer), diff.c.user_id,
+                    bindparam("number", number, Integer), null(), staged.c.included if paired else null())
              .select_from(source)
-             .where(_diff.c.entered.in_((ENTERED, RENEWED))).order_by(_diff.c.user_id))
+             .where(diff.c.entered.in_((ENTERED, RENEWED))).order_by(diff.c.user_id))
     connection.execute(insert(memberships).from_select(
         ["computation_id", "user_id", "since_run", "until_run", "included"], begun))
 

@@ -11,6 +11,7 @@ from audiencesync.errors import AudiencesyncError, Interrupted, OlderRun, StateU
 from audiencesync.model import Audience, Project, Run
 from audiencesync.store import runs
 from audiencesync.store.connect import Store
+from audiencesync.store.stage import stage
 
 if TYPE_CHECKING:
     from audiencesync.source import Source
@@ -71,8 +72,8 @@ def _run(store: Store, source: Source, audience: Audience, moment: datetime, bef
          interrupted: Callable[[], bool]) -> Run:
     started = instant(store, None)
     if before is not None:
-        runs.check_run(before, before.run, audience, before.id_kind or "", moment)
+        runs.check_run(before, before.run, audience, None, moment)
     result = source.read(audience, moment, interrupted=interrupted)
-    with runs.stage(store, result.chunks) as held:
+    with stage(store, result.chunks) as held:
         return runs.record(store, held, audience, id_kind=result.id_kind, as_of=moment, started_at=started,
                            definition_hash=definition_hash(audience))

@@ -1,0 +1,124 @@
+"""A sync that is only thought of: its content in a temporary table, read by the code that reads real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    Integer,
+    MetaData,
+    Row,
+    Subquery,
+    Table,
+    Text,
+    distinct,
+    func,
+    insert,
+    literal,
+    null,
+    select,
+)
+from sqlalchemy.schema import CreateTable, DropTable
+
+from audiencesync.store.connect import Store
+from audiencesync.store.content import as_of
+from audiencesync.store.stage import Stage, staged
+from audiencesync.store.tables import UserId, computations, memberships, rejections
+
+planned = Table(
+    "planned", MetaData(),
+    Column("computation_id", Integer, primary_key=True, autoincrement=False),
+    Column("user_id", UserId, primary_key=True),
+    Column("since_run", Integer), Column("until_run", Integer), Column("included", Text),
+    prefixes=["TEMPORARY"], sqlite_with_rowid=False)
+FROM, TO = 0, 1
+"""The two runs of a thought: as it is told, and as it would be."""
+
+
+class Thought(Store):
+    """The state seen through one connection, which alone knows the temporary tables."""
+
+    def __init__(self, store: Store, connection: Connection) -> None:
+        super().__init__(store.engine)
+        self._held = connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """The connection that knows."""
+        yield self._held
+
+
+@contextmanager
+def thinking(store: Store) -> Iterator[Thought]:
+    """A place for planned content that is gone afterwards."""
+    with store.read() as connection:
+        connection.execute(CreateTable(planned))
+        try:
+            yield Thought(store, connection)
+        finally:
+            if not connection.invalidated and not connection.closed:
+                connection.rollback()
+                connection.execute(DropTable(planned))
+
+
+def differences(held: Stage, computation_id: int, run: int) -> tuple[int, int]:
+    """How many users the stage would have enter and exit, compared with the memberships as of `run`."""
+    told = _told(computation_id, run)
+    both = select(func.count()).select_from(staged.join(told, told.c.user_id == staged.c.user_id))
+    common = held.connection.execute(both).scalar_one()
+    before = held.connection.execute(select(func.count()).select_from(told)).scalar_one()
+    return held.members - common, before - common
+
+
+def think(held: Stage, slot: int, computation_id: int, run: int) -> tuple[int, int]:
+    """Put into `planned`, under the number `slot`, who the stage would have enter and exit since `run`; count both."""
+    told = _told(computation_id, run)
+    columns = ["computation_id", "user_id", "since_run", "until_run", "included"]
+    entered = (select(literal(slot), staged.c.user_id, literal(TO), null(), staged.c.included)
+               .select_from(staged.outerjoin(told, told.c.user_id == staged.c.user_id))
+               .where(told.c.user_id.is_(None)).order_by(staged.c.user_id))
+    exited = (select(literal(slot), told.c.user_id, literal(FROM), literal(TO), null())
+              .select_from(told.outerjoin(staged, staged.c.user_id == told.c.user_id))
+              .where(staged.c.user_id.is_(None)))
+    both = [held.connection.execute(insert(planned).from_select(columns, rows)).rowcount for rows in (entered, exited)]
+    return both[0], both[1]
+
+
+def think_again(held: Stage, slot: int, destination: str, computation_id: int) -> int:
+    """Add the users the destination refused before, with the value they would have; say how many that are."""
+    known = select(planned.c.user_id).where(planned.c.computation_id == slot)
+    mine = (rejections.c.destination == destination, rejections.c.computation_id == computation_id,
+            rejections.c.user_id.not_in(known))
+    columns = ["computation_id", "user_id", "since_run", "until_run", "included"]
+    count = held.connection.execute(select(func.count()).select_from(rejections).where(*mine)).scalar_one()
+    for member in (True, False):
+        matches = staged.c.user_id.is_not(None) if member else staged.c.user_id.is_(None)
+        rows = (select(literal(slot), rejections.c.user_id, literal(TO if member else FROM),
+                       null() if member else literal(TO), staged.c.included)
+                .select_from(rejections.outerjoin(staged, staged.c.user_id == rejections.c.user_id))
+                .where(*mine, matches))
+        held.connection.execute(insert(planned).from_select(columns, rows))
+    return count
+
+
+def _told(computation_id: int, run: int) -> Subquery:
+    return (select(memberships.c.user_id).where(memberships.c.computation_id == computation_id, as_of(run))
+            .subquery("told"))
+
+
+def distinct_users(thought: Store, slots: list[int]) -> int:
+    """How many different people the planned calls of these numbers go to."""
+    with thought.read() as connection:
+        return connection.execute(select(func.count(distinct(planned.c.user_id)))
+                                  .where(planned.c.computation_id.in_(slots))).scalar_one()
+
+
+def left_behind(store: Store, keys: list[str]) -> tuple[Row[tuple[str]], ...]:
+    """Keys that were run once and are defined no more, unless retired."""
+    with store.read() as connection:
+        return tuple(connection.execute(
+            select(computations.c.key).where(computations.c.key.not_in(keys), computations.c.retired_at.is_(None),
+                                             computations.c.id_kind.is_not(None)).order_by(computations.c.key)))
