@@ -36,7 +36,7 @@ def demo(session: Session, directory: Path | None) -> None:
     """See it all work in an empty folder, offline, within a minute."""
     from audiencesync.demo import run
 
-    session.end(run(directory or session.directory, echo=click.echo))
+    session.end(run(directory, echo=click.echo))
 
 
 @click.command()
