@@ -12,7 +12,7 @@ from audiencesync.cli import options
 from audiencesync.cli.context import Session
 
 if TYPE_CHECKING:
-    from audiencesync.model import Project, Report
+    from audiencesync.model import Audience, Project, Report
     from audiencesync.store.connect import Store
     from audiencesync.sync import Request
 
@@ -57,6 +57,40 @@ def backfill(session: Session, patterns: Sequence[str], destinations: Sequence[s
     _deliver(session, work, patterns, destinations, as_of=None, wait=wait, allow=allow)
 
 
+@click.command()
+@options.selection()
+@options.destination("Plan for this destination only.")
+@options.as_of("Plan as of this instant in place of now.")
+@options.output("markdown", audiences=[], syncs=[], destinations=[])
+@click.pass_obj
+def plan(session: Session, patterns: Sequence[str], destinations: Sequence[str], as_of: datetime | None) -> None:
+    """Show exactly what sync would send, without writing or sending anything.
+
+    Who enters and exits, the calls, users and requests for each destination, and the minutes they take at its rate.
+    """
+    from audiencesync import report as reports
+    from audiencesync.cli.signals import interruptible
+    from audiencesync.sync.plan import plan as work
+
+    chosen, wanted = _chosen(session, patterns, destinations)
+    with interruptible() as interrupted, session.reading() as store:
+        found = work(session.project, store, chosen, wanted, as_of=as_of, interrupted=lambda: bool(interrupted()))
+    for _, message in found.errors:
+        click.echo(f"error: {message}", err=True)
+    draw = reports.plan_markdown if session.output == "markdown" else reports.plan_text
+    session.say(reports.plan_document(found), draw(found, session.zone))
+    session.end(reports.plan_exit_code(found))
+
+
+def _chosen(session: Session, patterns: Sequence[str],
+            names: Sequence[str]) -> tuple[tuple[Audience, ...], tuple[str, ...]]:
+    """The audiences selected, and the destinations they go to; with names, only what goes to those."""
+    chosen, destinations = session.audiences(patterns), session.destinations(names)
+    if names:
+        chosen = tuple(audience for audience in chosen if set(audience.destinations) & set(destinations))
+    return chosen, tuple(name for name in destinations if any(name in audience.destinations for audience in chosen))
+
+
 def _deliver(session: Session, work: Work, patterns: Sequence[str], names: Sequence[str], *, as_of: datetime | None,
              wait: float, allow: frozenset[str]) -> None:
     from audiencesync import report as reports
@@ -64,11 +98,7 @@ def _deliver(session: Session, work: Work, patterns: Sequence[str], names: Seque
     from audiencesync.cli.signals import interruptible
     from audiencesync.sync import Request
 
-    chosen = session.audiences(patterns)
-    destinations = session.destinations(names)
-    if names:
-        chosen = tuple(audience for audience in chosen if set(audience.destinations) & set(destinations))
-    wanted = [name for name in destinations if any(name in audience.destinations for audience in chosen)]
+    chosen, wanted = _chosen(session, patterns, names)
     with interruptible() as interrupted, session.writing() as store, watching() as watch:
         report = work(session.project, store, Request(chosen, wanted, as_of=as_of, wait=wait, interrupted=interrupted,
                                                       watch=watch))

@@ -1,6 +1,22 @@
 """Results as people and programs read them: text, JSON, exit codes."""
 
 from audiencesync.report.outcomes import document, exit_code, run_row, text
+from audiencesync.report.plans import plan_document, plan_exit_code, plan_markdown, plan_text
 from audiencesync.report.words import counted, moment, number, plain, stamp, table
 
-__all__ = ["counted", "document", "exit_code", "moment", "number", "plain", "run_row", "stamp", "table", "text"]
+__all__ = [
+    "counted",
+    "document",
+    "exit_code",
+    "moment",
+    "number",
+    "plain",
+    "plan_document",
+    "plan_exit_code",
+    "plan_markdown",
+    "plan_text",
+    "run_row",
+    "stamp",
+    "table",
+    "text",
+]

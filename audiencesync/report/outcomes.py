@@ -19,7 +19,11 @@ def exit_code(report: Report, allow: Collection[str] = ()) -> int:
     """The exit code of the contract; what `allow` names (rejected, held) counts as done."""
     codes = {code for code, _ in report.errors} | {_STATUS.get(one.status, 70) for one in merged(report.syncs)}
     codes.add(3 if report.rejected else 0)
-    codes -= {code for code, name in ((3, "rejected"), (4, "held")) if name in allow}
+    return first_of(codes - {code for code, name in ((3, "rejected"), (4, "held")) if name in allow})
+
+
+def first_of(codes: Collection[int]) -> int:
+    """The exit code that goes before the others; 0 when there is none."""
     return next((code for code in ORDER if code in codes), 70 if codes else 0)
 
 

@@ -83,7 +83,9 @@ def think(held: Stage, slot: int, computation_id: int, run: int) -> tuple[int, i
     exited = (select(literal(slot), told.c.user_id, literal(FROM), literal(TO), null())
               .select_from(told.outerjoin(staged, staged.c.user_id == told.c.user_id))
               .where(staged.c.user_id.is_(None)))
-    both = [held.connection.execute(insert(planned).from_select(columns, rows)).rowcount for rows in (entered, exited)]
+    counted = {"preserve_rowcount": True}  # otherwise psycopg's count of an INSERT is thrown away
+    both = [held.connection.execute(insert(planned).from_select(columns, rows), execution_options=counted).rowcount
+            for rows in (entered, exited)]
     return both[0], both[1]
 
 

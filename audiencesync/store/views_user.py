@@ -72,7 +72,8 @@ def user(store: Store, user_id: str, goes_to: Mapping[str, Sequence[str]]) -> li
         ids = [row.id for row in known]
         rows = _by_computation(connection, _memberships(ids, user_id))
         told = _by_computation(connection, _syncs(ids, user_id))
-        refused = _by_computation(connection, _refused(ids, user_id))
+        met = {*connection.execute(select(syncs.c.destination).distinct()).scalars()}
+        refused = _by_computation(connection, _refused(sorted(met), ids, user_id))
         newest = _by_computation(connection, select(runs.c.computation_id, func.max(runs.c.number).label("number"))
                                  .where(runs.c.status == "done").group_by(runs.c.computation_id))
         fresh = {row.subject: row.at for row in connection.execute(
@@ -128,9 +129,10 @@ def _syncs(ids: Sequence[int], user_id: str) -> Select[Any]:
             .order_by(syncs.c.id.desc()))
 
 
-def _refused(ids: Sequence[int], user_id: str) -> Select[Any]:
+def _refused(names: Sequence[str], ids: Sequence[int], user_id: str) -> Select[Any]:
     return (select(rejections, computations.c.key).join(computations, computations.c.id == rejections.c.computation_id)
-            .where(rejections.c.computation_id.in_(ids), rejections.c.user_id == user_id))
+            .where(rejections.c.destination.in_(names), rejections.c.computation_id.in_(ids),
+                   rejections.c.user_id == user_id))
 
 
 def _stretches(rows: Iterable[Any]) -> tuple[Stretch, ...]:

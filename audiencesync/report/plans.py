@@ -1,0 +1,93 @@
+"""What a plan says: for people, for a pull request, for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, tzinfo
+from math import ceil
+
+from audiencesync.model import Plan, PlannedDelivery
+from audiencesync.report.outcomes import first_of
+from audiencesync.report.words import counted, moment, number, plain, stamp, table
+
+Table = Callable[[Sequence[str], Sequence[Sequence[str]], Sequence[str]], str]
+
+
+def plan_exit_code(plan: Plan) -> int:
+    """What the audiences that cannot be computed ask for; a plan that waits or is large is still a plan."""
+    return first_of({code for code, _ in plan.errors})
+
+
+def plan_document(plan: Plan) -> dict[str, object]:
+    """The plan for programs; `minutes` is null where no rate limits the destination."""
+    return {
+        "as_of": stamp(plan.as_of),
+        "audiences": [{"key": one.key, "before": one.before, "members": one.members, "entered": one.entered,
+                       "exited": one.exited, "duplicates": one.duplicates, "note": one.note}
+                      for one in plan.audiences],
+        "syncs": [{"key": one.key, "destination": one.destination, "mode": one.mode, "status": one.status,
+                   "calls": one.calls, "entered": one.entered, "exited": one.exited, "retried": one.retried,
+                   "reason": one.reason} for one in plan.syncs],
+        "destinations": [{"destination": one.destination, "calls": one.calls, "users": one.users,
+                          "requests": one.requests, "refused": one.refused, "rate": one.rate, "seconds": one.seconds,
+                          "minutes": None if one.seconds is None else round(one.seconds / 60, 2)}
+                         for one in plan.deliveries],
+        "left": list(plan.left),
+        "errors": [{"exit_code": code, "message": message} for code, message in plan.errors],
+        "exit_code": plan_exit_code(plan),
+    }
+
+
+def plan_text(plan: Plan, zone: tzinfo = UTC) -> str:
+    """The plan for people."""
+    tables = _tables(plan, lambda header, rows, right: table(header, rows, right=right))
+    return "\n\n".join([*tables, "\n".join(_words(plan, zone))])
+
+
+def plan_markdown(plan: Plan, zone: tzinfo = UTC) -> str:
+    """The plan for a pull request."""
+    words = [f"- **error**: {plain(message)}" for _, message in plan.errors]
+    words += [f"- {line}" for line in _words(plan, zone)]
+    return "\n\n".join(["### audiencesync plan", *_tables(plan, _markdown), "\n".join(words)])
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str]) -> str:
+    lines = [header, ["---:" if name in right else "---" for name in header],
+             *([plain(cell).replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _tables(plan: Plan, draw: Table) -> list[str]:
+    parts = []
+    if plan.audiences:
+        parts.append(draw(
+            ["audience", "was", "now", "entered", "exited", ""],
+            [[one.key, "-" if one.before is None else number(one.before), number(one.members),
+              number(one.entered, sign="+"), number(one.exited, sign="-"), one.note] for one in plan.audiences],
+            ["was", "now", "entered", "exited"]))
+    if plan.syncs:
+        parts.append(draw(
+            ["destination", "audience", "sync", "true", "false", "again", "calls", ""],
+            [[one.destination, one.key, one.mode, number(one.entered, sign="+"), number(one.exited, sign="-"),
+              number(one.retried), number(one.calls),
+              "" if one.status == "ready" else f"{one.status}: {one.reason}"] for one in plan.syncs],
+            ["true", "false", "again", "calls"]))
+    return parts
+
+
+def _words(plan: Plan, zone: tzinfo) -> list[str]:
+    lines = [f"{one.destination}: {counted(one.calls, 'identify call')} to {counted(one.users, 'user')} in "
+             f"{counted(one.requests, 'request')}, {_duration(one)}"
+             + (f"; {counted(one.refused, 'call')} too large to be sent" if one.refused else "")
+             for one in plan.deliveries]
+    lines += [f"{key}: its file is gone; destinations keep what they were told" for key in plan.left]
+    lines.append(f"As of {moment(plan.as_of, zone)}. Nothing was written and nothing was sent; audiencesync sync does.")
+    return lines
+
+
+def _duration(one: PlannedDelivery) -> str:
+    if one.seconds is None:
+        return "as fast as it answers"
+    minutes = ceil(one.seconds / 60)
+    pace = f"at {one.rate}" + ("" if "/" in one.rate else " a second")
+    return f"{'less than a minute' if one.seconds < 60 else 'about ' + counted(minutes, 'minute')} {pace}"
