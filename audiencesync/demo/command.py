@@ -37,19 +37,25 @@ class Shell:
     def run_killed(self, failpoint: str, *arguments: str) -> None:
         """Run it with a kill -9 at a failpoint (`name:n`, its n-th passing); AudiencesyncError when it survives."""
         code = self._run(arguments, {**self.environment, failpoints.VARIABLE: failpoint})
-        if sys.stderr.isatty():
-            sys.stderr.write("\x1b[?25h\n")  # a killed process leaves its progress half drawn and the cursor hidden
-            sys.stderr.flush()
         if code != KILLED:
             raise AudiencesyncError(f"the sync that was to be killed ended with {code}")
 
     def _run(self, arguments: tuple[str, ...], environment: Mapping[str, str]) -> int:
         self.echo(f"   $ audiencesync {' '.join(arguments)}")
-        done = subprocess.run([sys.executable, "-m", "audiencesync", *arguments], cwd=self.directory,  # noqa: S603 - ours
-                              env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
+        ended: int | None = None
+        try:
+            done = subprocess.run([sys.executable, "-m", "audiencesync", *arguments],  # noqa: S603 - our own
+                                  cwd=self.directory,
+                                  env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+                                  check=False)
+            ended = done.returncode
+        finally:
+            if ended in (None, KILLED) and sys.stderr.isatty():
+                sys.stderr.write("\x1b[?25h\n")  # whoever is killed leaves progress half drawn and the cursor hidden
+                sys.stderr.flush()
         for line in done.stdout.splitlines():
             self.echo(f"     {line}".rstrip())
-        return done.returncode
+        return ended
 
 
 def environment_for(directory: Path, url: str, write_key: str) -> dict[str, str]:
