@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from heapq import merge
-from itertools import groupby, islice
+from itertools import chain, groupby, islice, repeat
 from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     FromClause,
-    Integer,
     Select,
     and_,
     case,
-    cast,
     func,
-    literal,
+    literal_column,
     null,
     or_,
     select,
@@ -40,17 +39,17 @@ def changes(mode: str, span: Span, table: FromClause = memberships) -> Select[An
     """
     mine = table.c.computation_id == span.computation_id
     if mode == "initial":
-        member = select(table.c.user_id, literal(1).label("value"), table.c.included)
+        member = select(table.c.user_id, literal_column("1").label("value"), table.c.included)
         return member.where(mine, as_of(span.to_run, table))
     then, now = as_of(span.from_run, table), as_of(span.to_run, table)
-    value = func.max(cast(case((now, 1), else_=0), Integer))
+    value = func.max(case((now, 1), else_=0))
     included = func.max(case((now, table.c.included), else_=null()))
     grouped = select(table.c.user_id, value.label("value"), included.label("included")).group_by(table.c.user_id)
     if mode == "backfill":
         return grouped.where(mine, table.c.since_run <= span.to_run)
     touched = or_(and_(table.c.since_run > span.from_run, table.c.since_run <= span.to_run),
                   and_(table.c.until_run > span.from_run, table.c.until_run <= span.to_run))
-    return grouped.where(mine, touched).having(value != func.max(cast(case((then, 1), else_=0), Integer)))
+    return grouped.where(mine, touched).having(value != func.max(case((then, 1), else_=0)))
 
 
 def retries(sync: Sync, span: Span) -> Select[Any]:
@@ -58,51 +57,58 @@ def retries(sync: Sync, span: Span) -> Select[Any]:
     member = memberships.alias("member")
     mine = and_(member.c.computation_id == span.computation_id, member.c.user_id == rejections.c.user_id,
                 as_of(span.to_run, member))
-    return (select(rejections.c.user_id, case((member.c.user_id.is_(None), 0), else_=1).label("value"),
-                   member.c.included)
+    value = case((member.c.user_id.is_(None), 0), else_=1)
+    return (select(rejections.c.user_id, value.label("value"), member.c.included)
             .select_from(rejections.outerjoin(member, mine))
             .where(rejections.c.destination == sync.destination, rejections.c.computation_id == span.computation_id,
                    rejections.c.sync_id < sync.id, rejections.c.next_try <= sync.retries_due))
 
 
-def _ordered(store: Store, query: Select[Any], after: str | None, chunk: int) -> Iterator[Any]:
-    # read anew from the last user for each chunk: no cursor and no transaction stays open while requests are under way
+def _chunks(store: Store, query: Select[Any], span: int, after: str | None, chunk: int) -> Iterator[list[Call]]:
+    # read anew from the last user for each chunk: no cursor and no transaction stays open while requests are under way;
+    # gathered into arrays, since a row of its own for each user would cost twice as much
     column = query.selected_columns[0]
     query = query.order_by(column).limit(chunk)
     while True:
+        part = (query if after is None else query.where(column > after)).subquery()
         with store.read() as connection:
-            rows = connection.execute(query if after is None else query.where(column > after)).all()
-        yield from rows
-        if len(rows) < chunk:
+            users, values, included = store.backend.gather(connection, part)
+        if users:
+            yield list(map(_as_call, zip(users, repeat(span), map(bool, values), included, strict=False)))
+        if len(users) < chunk:
             return
-        after = rows[-1][0]
+        after = users[-1]
 
 
-def calls(store: Store, sync: Sync, *, after: str | None, chunk: int, table: FromClause = memberships,
-          retried: bool = True) -> Iterator[Call]:
-    """Every call of the sync behind user `after`, ordered by user and span, each user once a span.
+_as_call: Callable[[Any], Call] = partial(tuple.__new__, Call)
 
-    `retried` may be false where it is known that nobody was ever refused.
-    """
-    streams = [_calls(_ordered(store, changes(sync.mode, span, table), after, chunk), index)
-               for index, span in enumerate(sync.spans)]
+
+def _streams(store: Store, sync: Sync, size: int, table: FromClause, *, retried: bool) -> list[Iterator[list[Call]]]:
+    queries = [(changes(sync.mode, span, table), index) for index, span in enumerate(sync.spans)]
     if retried:
-        streams += [_calls(_ordered(store, retries(sync, span), after, chunk), index)
-                    for index, span in enumerate(sync.spans)]
-    if len(streams) == 1:
-        return streams[0]
-    return (next(same) for _, same in groupby(merge(*streams, key=itemgetter(0, 1)), key=itemgetter(0, 1)))
-
-
-def _calls(rows: Iterator[Any], span: int) -> Iterator[Call]:
-    for user_id, value, included in rows:
-        yield Call(user_id, span, value == 1, included)
+        queries += [(retries(sync, span), index) for index, span in enumerate(sync.spans)]
+    return [_chunks(store, query, index, sync.acknowledged, max(5 * size, 100)) for query, index in queries]
 
 
 def pages(store: Store, sync: Sync, *, size: int, table: FromClause = memberships,
           retried: bool = True) -> Iterator[Page]:
-    """The rest of the sync behind what is acknowledged, in pages of about `size` calls that end between users."""
-    rest = calls(store, sync, after=sync.acknowledged, chunk=max(size, 1000), table=table, retried=retried)
+    """The rest of the sync behind what is acknowledged, in pages of about `size` calls that end between users.
+
+    Calls are ordered by user and span, each user once a span. `retried` may be false where nobody was ever refused.
+    """
+    streams = _streams(store, sync, size, table, retried=retried)
+    if len(streams) == 1:
+        for chunk in streams[0]:
+            for start in range(0, len(chunk), size):
+                part = chunk[start:start + size]
+                yield Page(part[-1].user_id, part)
+        return
+    order = itemgetter(0, 1)
+    merged = merge(*map(chain.from_iterable, streams), key=order)
+    yield from _cut((next(same) for _, same in groupby(merged, key=order)), size)
+
+
+def _cut(rest: Iterator[Call], size: int) -> Iterator[Page]:
     held: list[Call] = []
     while True:
         held += islice(rest, size + 1 - len(held))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from sqlalchemy import (
     Insert,
     Integer,
     Select,
+    Subquery,
     Table,
     Text,
     bindparam,
@@ -54,6 +56,10 @@ class Backend(ABC):
     @abstractmethod
     def parameters(self, name: str, ids: list[str], included: list[str] | None = None) -> dict[str, object]:
         """The values that `array` wants for these lists of one length."""
+
+    @abstractmethod
+    def gather(self, connection: Connection, rows: Subquery) -> list[list[Any]]:
+        """The columns of a sorted subquery, each as one list."""
 
     @abstractmethod
     def sort(self, heap: Table, stage: Table) -> Insert:
@@ -99,6 +105,11 @@ class Sqlite(Backend):
         items: list[Any] = ids if included is None else list(zip(ids, included, strict=True))
         return {name: orjson.dumps(items).decode()}
 
+    def gather(self, connection: Connection, rows: Subquery) -> list[list[Any]]:
+        """One JSON array a column."""
+        found = connection.execute(select(*(func.json_group_array(column) for column in rows.c))).one()
+        return [orjson.loads(column) for column in found]
+
     def sort(self, heap: Table, stage: Table) -> Insert:
         """The plus keeps SQLite to its sorter: a walk along an index of unsorted rows costs seven times as much."""
         ordered = select(heap.c.user_id, heap.c.included).order_by(text("+user_id"))
@@ -140,6 +151,11 @@ class Postgresql(Backend):
         """One array each."""
         return {name: ids} if included is None else {name: ids, f"{name}_included": included}
 
+    def gather(self, connection: Connection, rows: Subquery) -> list[list[Any]]:
+        """One array a column."""
+        found = connection.execute(select(*(func.array_agg(column) for column in rows.c))).one()
+        return [column or [] for column in found]
+
     def sort(self, heap: Table, stage: Table) -> Insert:
         """Grouping gives one row an id; the full join below sorts or hashes as it likes."""
         single = select(heap.c.user_id, func.min(heap.c.included)).group_by(heap.c.user_id)
@@ -158,8 +174,26 @@ class Postgresql(Backend):
 def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:
     # FULL: an intent lost with the power would let an answered request be forgotten
     connection.isolation_level = None  # sqlite3 would begin by itself, and too late
-    for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    connection.cursor().execute("PRAGMA busy_timeout=30000")
+    _switch_to_wal(connection)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         connection.cursor().execute(f"PRAGMA {pragma}")
+
+
+def _switch_to_wal(connection: DBAPIConnection) -> None:
+    """Processes that switch a new file at once lock each other out, and SQLite lets none wait: so ask again."""
+    import sqlite3
+
+    until = time.monotonic() + 30
+    while True:
+        try:
+            connection.cursor().execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _begin(connection: Connection) -> None:
