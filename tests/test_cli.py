@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -115,6 +117,33 @@ def test_piped_output_is_one_summary_and_no_progress(shop: Shop) -> None:
     assert "buyers" in said.out
     assert "initial" in said.out
     assert "\x1b" not in said.out
+
+
+def test_a_terminal_is_shown_how_far_a_sync_is(tmp_path: Path, server: Recorder) -> None:
+    shop = _here(tmp_path, url=server.url)
+    shop.orders("u1", "u2")
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "audiencesync", "--project", str(shop.root), "sync", "-o", "json"]
+    with subprocess.Popen(command, env={**os.environ, **shop.environment, "TERM": "xterm", "NO_COLOR": "1"},
+                          stdout=subprocess.PIPE, stderr=theirs, text=True) as process:
+        os.close(theirs)
+        seen = _drained(ours)
+        assert process.stdout
+        assert json.loads(process.stdout.read())["exit_code"] == 0
+    assert "1 of 1 computed" in seen
+    assert "of 2 told" in seen
+
+
+def _drained(terminal: int) -> str:
+    """All that is written to a terminal until nobody has it open any more."""
+    found = b""
+    try:
+        while piece := os.read(terminal, 4096):
+            found += piece
+    except OSError:  # Linux says so when the other side is closed
+        pass
+    os.close(terminal)
+    return found.decode()
 
 
 def test_a_backfill_sends_everybody_again_and_false_to_former_members(shop: Shop, server: Recorder) -> None:

@@ -27,8 +27,8 @@ def watching() -> Iterator[Callable[[Tick], None]]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=24),
-               TextColumn("{task.completed:,.0f} of {task.total:,.0f} told"), TextColumn("{task.fields[speed]}"),
-               TimeRemainingColumn())
+               TextColumn("{task.completed:,.0f} of {task.total:,.0f} {task.fields[done]}"),
+               TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True, highlight=False), transient=True) as progress:
         yield _Lines(progress).tick
 
@@ -44,14 +44,18 @@ class _Lines:
     def tick(self, tick: Tick) -> None:
         """Take one tick, or leave it when the last is just gone."""
         now = time.monotonic()
-        if now - self._seen.get(tick.destination, 0.0) < GLANCE:
+        if now - self._seen.get(tick.destination, 0.0) < GLANCE and tick.told < tick.total:
             return
         self._seen[tick.destination] = now
-        line = (tick.destination, tick.mode)
-        task = self._tasks.get(line)
+        task = self._tasks.get((tick.destination, tick.mode))
         if task is None:
-            task = self._tasks[line] = self._progress.add_task(f"{tick.destination} {tick.mode}", total=tick.total,
-                                                               completed=tick.told, speed="")
-        speed = self._progress.tasks[task].speed
+            task = self._begin(tick)
+        speed = self._progress.tasks[task].speed if tick.destination else None
         self._progress.update(task, total=tick.total, completed=tick.told,
                               speed=f"{speed:,.0f} calls/s" if speed else "")
+
+    def _begin(self, tick: Tick) -> TaskID:
+        words, done = (f"{tick.destination} {tick.mode}", "told") if tick.destination else ("audiences", "computed")
+        task = self._progress.add_task(words, total=tick.total, completed=tick.told, done=done, speed="")
+        self._tasks[tick.destination, tick.mode] = task
+        return task

@@ -21,7 +21,8 @@ from audiencesync.sync.opening import Agenda
 class Request:
     """What a command asks for; `wait` are the seconds it waits for another process's lease.
 
-    `interrupted` gives the reason to end, or nothing; `watch` is told where each sync stands.
+    `interrupted` gives the reason to end, or nothing; `watch` is told where each sync stands, and before that, without
+    a destination, how many audiences are computed.
     """
 
     audiences: Sequence[Audience]
@@ -36,7 +37,8 @@ class Request:
 def sync(project: Project, store: Store, request: Request) -> Report:
     """Compute everything selected now, and bring each destination to the newest run."""
     done, errors = compute(project, store, request.audiences, as_of=request.as_of,
-                           interrupted=lambda: bool(request.interrupted()))
+                           interrupted=lambda: bool(request.interrupted()),
+                           watch=lambda number, total: request.watch(Tick("", "compute", number, total)))
     return _report(project, store, request, tuple(done), errors, backfill=False)
 
 

@@ -34,10 +34,11 @@ def instant(store: Store, as_of: datetime | None) -> datetime:
 
 
 def compute(project: Project, store: Store, audiences: Iterable[Audience], *, as_of: datetime | None,
-            interrupted: Callable[[], bool]) -> tuple[list[Run], Errors]:
+            interrupted: Callable[[], bool],
+            watch: Callable[[int, int], None] = lambda _number, _total: None) -> tuple[list[Run], Errors]:
     """Run each audience that is not paused; one that fails says so and never stops the others.
 
-    Raises StateUnavailable and Interrupted, which concern them all.
+    `watch` is told how many are done, of how many. Raises StateUnavailable and Interrupted, which concern them all.
     """
     from audiencesync.source import open_source
 
@@ -47,7 +48,8 @@ def compute(project: Project, store: Store, audiences: Iterable[Audience], *, as
     done: list[Run] = []
     errors: Errors = []
     with open_source(project.source) as source:
-        for audience in wanted:
+        for number, audience in enumerate(wanted):
+            watch(number, len(wanted))
             before = known.get(audience.key)
             if before is not None and before.paused:
                 done.append(Run(audience.key, before.run.number if before.run else 0, moment, "paused"))
@@ -65,6 +67,7 @@ def compute(project: Project, store: Store, audiences: Iterable[Audience], *, as
                 errors.append((error.exit_code, str(error)))
                 started = instant(store, None)
                 done.append(runs.record_failure(store, audience, as_of=moment, started_at=started, error=str(error)))
+        watch(len(wanted), len(wanted))
     return done, errors
 
 
