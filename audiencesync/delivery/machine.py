@@ -36,7 +36,7 @@ class Delivery:
         self._packer, self._concurrency, self._draw = packer, concurrency, draw
         self._pace = Pace(pace)
         self._claimed, self._acknowledged = claimed, acknowledged
-        self._ahead = max(1, concurrency // 2)
+        self._ahead = concurrency
         self._pages: deque[PageUnderWay] = deque()
         self._unclaimed: deque[PageUnderWay] = deque()
         self._ended = False
@@ -88,11 +88,9 @@ class Delivery:
             self._failed(flight, answer, now)
         else:
             self._failures = 0
-            for index, call in enumerate(flight.batch.calls):
-                if index in answer:
-                    self._refuse(page, call, answer[index])
-                else:
-                    page.accepted.append(call)
+            page.accepted += [call for index, call in enumerate(flight.batch.calls) if index not in answer]
+            for index, refusal in answer.items():
+                self._refuse(page, flight.batch.calls[index], refusal)
             self._accepted += len(flight.batch.calls) - len(answer)
 
     def stop(self, reason: str) -> None:

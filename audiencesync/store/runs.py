@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import (
     Connection,
+    FromClause,
     Integer,
     Row,
     Select,
@@ -93,13 +94,14 @@ def record(store: Store, held: Stage, audience: Audience, *, id_kind: str, as_of
     """Compare the stage with the memberships that last, and write what differs and the run, together or not at all."""
     with store.transaction(held.connection) as connection:
         row = computation(store, connection, audience)
-        check_run(row, last_run(connection, row.id), audience, id_kind, as_of)
+        last = last_run(connection, row.id)
+        check_run(row, last, audience, id_kind, as_of)
         number = _next_number(connection, row.id)
-        counts = _compare(store, connection, row.id, paired=held.paired)
-        _end(connection, row.id, number, counts)
-        _begin(connection, row.id, number, counts, paired=held.paired)
-        run = Run(audience.key, number, as_of, "done", held.members, counts.get(ENTERED, 0), counts.get(EXITED, 0),
-                  held.rows - held.members)
+        if last is None or not last.members:
+            entered, exited = _begin(connection, row.id, number, staged, paired=held.paired), 0
+        else:
+            entered, exited = _compare(store, connection, row.id, number, paired=held.paired)
+        run = Run(audience.key, number, as_of, "done", held.members, entered, exited, held.rows - held.members)
         _write_run(store, connection, row.id, run, started_at)
         connection.execute(update(computations).where(computations.c.id == row.id)
                            .values(id_kind=id_kind, definition_hash=definition_hash))
@@ -107,38 +109,53 @@ def record(store: Store, held: Stage, audience: Audience, *, id_kind: str, as_of
     return run
 
 
-def _compare(store: Store, connection: Connection, computation_id: int, *, paired: bool) -> dict[int, int]:
+def _compare(store: Store, connection: Connection, computation_id: int, number: int, *,
+             paired: bool) -> tuple[int, int]:
+    """End what ended, begin what began; how many entered and exited."""
     for statement in store.backend.differences(staged, present(computation_id), diff):
         connection.execute(statement)
+    counted = connection.execute(select(diff.c.entered, func.count()).group_by(diff.c.entered))
+    counts = {row[0]: row[1] for row in counted}
+    renewed = _find_renewed(connection, computation_id, paired=paired)
+    if counts.get(EXITED) or renewed:
+        _end(connection, computation_id, number)
+    if counts.get(ENTERED) or renewed:
+        began = select(diff.c.user_id).where(diff.c.entered.in_((ENTERED, RENEWED))).subquery("began")
+        _begin(connection, computation_id, number, began, paired=paired)
+    return counts.get(ENTERED, 0), counts.get(EXITED, 0)
+
+
+def _find_renewed(connection: Connection, computation_id: int, *, paired: bool) -> int:
+    """Note whose included columns changed: a new row, though no change of membership."""
     lasting = (memberships.c.computation_id == computation_id, memberships.c.until_run.is_(None))
     once_paired = select(literal(1)).where(*lasting, memberships.c.included.is_not(None)).exists()
-    if paired or connection.execute(select(once_paired)).scalar():
-        renewed = (select(staged.c.user_id, literal(RENEWED))
-                   .join(memberships, memberships.c.user_id == staged.c.user_id)
-                   .where(*lasting, memberships.c.included.is_distinct_from(staged.c.included)))
-        connection.execute(insert(diff).from_select(["user_id", "entered"], renewed))
-    counted = connection.execute(select(diff.c.entered, func.count()).group_by(diff.c.entered))
-    return {row[0]: row[1] for row in counted}
+    if not (paired or connection.execute(select(once_paired)).scalar()):
+        return 0
+    changed = (select(staged.c.user_id, literal(RENEWED))
+               .join(memberships, memberships.c.user_id == staged.c.user_id)
+               .where(*lasting, memberships.c.included.is_distinct_from(staged.c.included)))
+    connection.execute(insert(diff).from_select(["user_id", "entered"], changed))
+    return connection.execute(select(func.count()).where(diff.c.entered == RENEWED)).scalar_one()
 
 
-def _end(connection: Connection, computation_id: int, number: int, counts: dict[int, int]) -> None:
-    if counts.get(EXITED) or counts.get(RENEWED):
-        ended = select(diff.c.user_id).where(diff.c.entered.in_((EXITED, RENEWED)))
-        connection.execute(update(memberships).where(
-            memberships.c.computation_id == computation_id, memberships.c.until_run.is_(None),
-            memberships.c.user_id.in_(ended)).values(until_run=number))
+def _end(connection: Connection, computation_id: int, number: int) -> None:
+    ended = select(diff.c.user_id).where(diff.c.entered.in_((EXITED, RENEWED)))
+    connection.execute(update(memberships).where(
+        memberships.c.computation_id == computation_id, memberships.c.until_run.is_(None),
+        memberships.c.user_id.in_(ended)).values(until_run=number))
 
 
-def _begin(connection: Connection, computation_id: int, number: int, counts: dict[int, int], *, paired: bool) -> None:
-    if not (counts.get(ENTERED) or counts.get(RENEWED)):
-        return
-    source = diff.join(staged, staged.c.user_id == diff.c.user_id) if paired else diff
-    begun = (select(bindparam("computation", computation_id, Integer), diff.c.user_id,
+def _begin(connection: Connection, computation_id: int, number: int, users: FromClause, *, paired: bool) -> int:
+    """Start a membership for each of `users`, in their order; say how many."""
+    source = users
+    if paired and users is not staged:
+        source = users.join(staged, staged.c.user_id == users.c.user_id)
+    begun = (select(bindparam("computation", computation_id, Integer), users.c.user_id,
                     bindparam("number", number, Integer), null(), staged.c.included if paired else null())
-             .select_from(source)
-             .where(diff.c.entered.in_((ENTERED, RENEWED))).order_by(diff.c.user_id))
-    connection.execute(insert(memberships).from_select(
-        ["computation_id", "user_id", "since_run", "until_run", "included"], begun))
+             .select_from(source).order_by(users.c.user_id))
+    columns = ["computation_id", "user_id", "since_run", "until_run", "included"]
+    return connection.execute(insert(memberships).from_select(columns, begun),
+                              execution_options={"preserve_rowcount": True}).rowcount
 
 
 def _write_run(store: Store, connection: Connection, computation_id: int, run: Run, started_at: datetime) -> None:
