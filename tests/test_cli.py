@@ -192,6 +192,12 @@ def test_a_wrong_value_ends_with_2_and_says_how_it_is_written(
     assert what in said.err
 
 
+def test_a_wrong_value_leaves_one_json_document_too(tmp_path: Path) -> None:
+    said = _here(tmp_path).run("sync", "--as-of", "yesterday", "-o", "json")
+    assert (said.code, said.document["exit_code"]) == (2, 2)
+    assert "is not a moment" in said.document["errors"][0]["message"]
+
+
 def test_one_audience_that_fails_is_an_error_and_the_others_are_synced(tmp_path: Path, server: Recorder) -> None:
     shop = _here(tmp_path, url=server.url, buyers=BUYERS, broken="SELECT user_id FROM nowhere\n")
     shop.orders("u1")

@@ -137,6 +137,7 @@ def test_a_new_account_waits_for_whoever_is_sending(shop: Shop) -> None:
     store = Store.open(shop.environment["STATE"])
     leases.acquire(store, "destination:segment", holder="another host/1/1")
     assert shop.run("resume", "segment", "--new-account").code == 99
+    assert "a process is at work there now" in shop.run("pause", "segment").out
     store.close()
 
 

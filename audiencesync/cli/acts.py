@@ -52,6 +52,15 @@ def _subject(session: Session, store: Store, written: str) -> _Subject:
     return found[0]
 
 
+def _under_way(store: Store, name: str) -> str:
+    from audiencesync.store.views import doors
+
+    door = doors(store)[0].get(name)
+    if door is None or door.busy_until is None:
+        return ""
+    return "\na process is at work there now; end it (SIGTERM) to stop it between two pages"
+
+
 def _answer(session: Session, subject: _Subject, words: str, *, paused: bool) -> None:
     session.say({"kind": subject.kind, "name": subject.name, "paused": paused, "message": words}, words)
 
@@ -72,8 +81,8 @@ def pause(session: Session, name: str, reason: str) -> None:
         subject = _subject(session, store, name)
         if subject.kind == "destination":
             accounts.pause_destination(store, subject.name, reason=reason, who=who())
-            words = (f"nothing is sent to {subject.name} any more; audiences are still computed, and what changes is "
-                     f"told after: audiencesync resume {name}")
+            words = (f"no sync to {subject.name} begins any more; audiences are still computed, and what changes is "
+                     f"told after: audiencesync resume {name}{_under_way(store, subject.name)}")
         else:
             accounts.pause_computation(store, subject.name, kind="audience", reason=reason, who=who())
             words = (f"{subject.name} is not computed and not told any more; destinations keep what they know until: "
