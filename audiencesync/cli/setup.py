@@ -132,7 +132,10 @@ def upgrade(session: Session) -> None:
 @options.output()
 @click.pass_obj
 def check(session: Session) -> None:
-    """Say whether the state fits this version: 0 it does (or there is none yet), 2 it is older or newer."""
+    """Say whether the state fits this version.
+
+    Ends with 0 when it does, or when there is none yet; with 2 when it is older or newer.
+    """
     from audiencesync.cli.context import state_exists
     from audiencesync.store import migrate
     from audiencesync.store.connect import Store
