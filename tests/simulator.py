@@ -165,7 +165,8 @@ class World:
         self.servers = {name: Server(self.rng.random() < 0.5) for name in ("a", "b")}
         self.fates = self.rng.choice(((1, 0, 0, 0, 0, 0), (80, 5, 5, 5, 5, 0), (60, 8, 8, 8, 8, 8), (40, 0, 0, 10, 40, 10)))
         self.deadly = self.rng.choice((0.0, 0.02, 0.1))
-        self.sleepy = self.rng.choice((0.0, 0.003, 0.05))
+        self.sleepy = self.rng.choice((0.0, 0.003, 0.15))
+        self.crowd = self.rng.choice(((1,), (1, 2), (2, 3)))
         self.restless = self.rng.choice((0.2, 0.5))
         self.added_later = self.rng.randint(0, 3)
         settings = Tiny(write_key="k", url="http://127.0.0.1:1/v1/batch", settle=timedelta(seconds=SETTLE),
@@ -231,8 +232,8 @@ class World:
                 if not self.step(process):
                     processes.remove(process)
                 elif self.faulty and self.rng.random() < self.sleepy:
-                    process.frozen_until = self.now + self.rng.uniform(10, 90)
-            if self.faulty and self.rng.random() < 0.01:
+                    process.frozen_until = self.now + self.rng.uniform(5, 120)
+            if self.faulty and self.rng.random() < 0.02:
                 self.compute()
             self.pass_time(idle=not awake)
 
@@ -278,7 +279,7 @@ class World:
             self.servers["a"].refuses = {self.rng.choice(USERS)} if self.rng.random() < 0.7 else set()
         names = ["a", "b"] if round_ >= self.added_later else ["a"]
         processes = [self.command(name, backfill=self.rng.random() < 0.15, typed=self.rng.random() < 0.7)
-                     for name in names for _ in range(self.rng.choice((1, 1, 2)))]
+                     for name in names for _ in range(self.rng.choice(self.crowd))]
         self.work(processes)
         self.check_told()
         self.advance(self.rng.choice((1.0, 20.0, 40.0, 2 * SETTLE)))
