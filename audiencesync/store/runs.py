@@ -100,7 +100,8 @@ def record(store: Store, held: Stage, audience: Audience, *, id_kind: str, as_of
         if last is None or not last.members:
             entered, exited = _begin(connection, row.id, number, staged, paired=held.paired), 0
         else:
-            entered, exited = _compare(store, connection, row.id, number, paired=held.paired)
+            entered, exited = _compare(store, held, row, last, number,
+                                       redefined=row.definition_hash != definition_hash)
         run = Run(audience.key, number, as_of, "done", held.members, entered, exited, held.rows - held.members)
         _write_run(store, connection, row.id, run, started_at)
         connection.execute(update(computations).where(computations.c.id == row.id)
@@ -109,33 +110,32 @@ def record(store: Store, held: Stage, audience: Audience, *, id_kind: str, as_of
     return run
 
 
-def _compare(store: Store, connection: Connection, computation_id: int, number: int, *,
-             paired: bool) -> tuple[int, int]:
+def _compare(store: Store, held: Stage, row: Any, last: Any, number: int, *, redefined: bool) -> tuple[int, int]:
     """End what ended, begin what began; how many entered and exited."""
-    for statement in store.backend.differences(staged, present(computation_id), diff):
-        connection.execute(statement)
-    counted = connection.execute(select(diff.c.entered, func.count()).group_by(diff.c.entered))
-    counts = {row[0]: row[1] for row in counted}
-    renewed = _find_renewed(connection, computation_id, paired=paired)
-    if counts.get(EXITED) or renewed:
-        _end(connection, computation_id, number)
-    if counts.get(ENTERED) or renewed:
+    entered = exited = 0
+    for statement in store.backend.differences(staged, present(row.id), diff):
+        held.connection.execute(statement)
+        entered = held.connection.execute(select(func.count()).where(diff.c.entered == ENTERED)).scalar_one()
+        exited = last.members + entered - held.members
+        if not exited:
+            break  # both are sets: equal sizes but for those who entered leave nobody to look for
+    renewed = _find_renewed(held, row.id) if held.paired or redefined else 0
+    if exited or renewed:
+        _end(held.connection, row.id, number)
+    if entered or renewed:
         began = select(diff.c.user_id).where(diff.c.entered.in_((ENTERED, RENEWED))).subquery("began")
-        _begin(connection, computation_id, number, began, paired=paired)
-    return counts.get(ENTERED, 0), counts.get(EXITED, 0)
+        _begin(held.connection, row.id, number, began, paired=held.paired)
+    return entered, exited
 
 
-def _find_renewed(connection: Connection, computation_id: int, *, paired: bool) -> int:
+def _find_renewed(held: Stage, computation_id: int) -> int:
     """Note whose included columns changed: a new row, though no change of membership."""
-    lasting = (memberships.c.computation_id == computation_id, memberships.c.until_run.is_(None))
-    once_paired = select(literal(1)).where(*lasting, memberships.c.included.is_not(None)).exists()
-    if not (paired or connection.execute(select(once_paired)).scalar()):
-        return 0
     changed = (select(staged.c.user_id, literal(RENEWED))
                .join(memberships, memberships.c.user_id == staged.c.user_id)
-               .where(*lasting, memberships.c.included.is_distinct_from(staged.c.included)))
-    connection.execute(insert(diff).from_select(["user_id", "entered"], changed))
-    return connection.execute(select(func.count()).where(diff.c.entered == RENEWED)).scalar_one()
+               .where(memberships.c.computation_id == computation_id, memberships.c.until_run.is_(None),
+                      memberships.c.included.is_distinct_from(staged.c.included)))
+    return held.connection.execute(insert(diff).from_select(["user_id", "entered"], changed),
+                                   execution_options={"preserve_rowcount": True}).rowcount
 
 
 def _end(connection: Connection, computation_id: int, number: int) -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, func, insert, select
+from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, insert
 from sqlalchemy.schema import CreateTable, DropTable
 
 from audiencesync import failpoints
@@ -55,8 +55,8 @@ def stage(store: Store, chunks: Iterable[Chunk]) -> Iterator[Stage]:
                 _fill(store, connection, chunk)
                 rows += len(chunk.ids)
                 paired = chunk.included is not None
-            connection.execute(store.backend.sort(_heap, staged))
-            members = connection.execute(select(func.count()).select_from(staged)).scalar_one()
+            members = connection.execute(store.backend.sort(_heap, staged),
+                                         execution_options={"preserve_rowcount": True}).rowcount
             failpoints.reach("run.staged")
             yield Stage(connection, rows, members, paired)
         finally:

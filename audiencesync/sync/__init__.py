@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -65,6 +64,8 @@ def _each(names: Sequence[str], deliver: Callable[[str], tuple[list[Outcome], Er
         Iterable[tuple[list[Outcome], Errors]]:
     if len(names) < 2:
         return [deliver(name) for name in names]
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(max_workers=len(names)) as pool:
         return list(pool.map(deliver, names))
 
