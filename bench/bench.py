@@ -223,8 +223,8 @@ def writes(table: Table, root: Path, users: int) -> None:
         allowed(lambda: folder.run("sync"))
         folder.run("resume", "segment")
         sending, resting = folder.sync(users), folder.sync(0)
-    table.add("SQLite: bytes written a member for claiming and acknowledging", (sending.written - resting.written) / users,
-              "{:.1f}", 16)
+    each = (sending.written - resting.written) / users
+    table.add("SQLite: bytes written a member for claiming and acknowledging", each, "{:.1f}", 16)
 
 
 def allowed(work: Callable[[], Cost]) -> None:
