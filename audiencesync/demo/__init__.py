@@ -172,8 +172,8 @@ def _quote(text: str, echo: Echo) -> None:
 
 def _say_what_next(directory: Path, person: str, echo: Echo) -> None:
     echo("The project is yours to try. The server is gone; audiencesync.yml now names a file as second destination.\n")
-    commands = {
-        f"cd {_short(directory)}": "",
+    commands = {} if directory == Path.cwd() else {f"cd {_short(directory)}": ""}
+    commands |= {
         "audiencesync plan": "what sync would send now: two hours of changes, and everybody to the file",
         "audiencesync sync --destination file": "sends it to calls.jsonl, so that you can look at the calls",
         "audiencesync status": "who was told up to when, and what waits for what",
