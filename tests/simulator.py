@@ -26,7 +26,7 @@ from audiencesync.delivery import Flight
 from audiencesync.destinations.segment import Segment
 from audiencesync.errors import AudiencesyncError, CallsRefused, LeaseHeld, NotTaken, Unanswered
 from audiencesync.model import Audience, Chunk, Project, SourceSettings
-from audiencesync.store import runs, tables
+from audiencesync.store import accounts, runs, tables
 from audiencesync.store.connect import Store
 from audiencesync.store.engine import open_engine
 from audiencesync.store.stage import stage
@@ -209,6 +209,13 @@ class World:
                     runs.record(self.clean, held, audience, id_kind="user_id", as_of=self.clock(),
                                 started_at=self.clock(), definition_hash="")
 
+    def pause_or_resume(self) -> None:
+        key, store = self.rng.choice(self.audiences).key, self.clean
+        if self.rng.random() < 0.5:
+            accounts.pause_computation(store, key, kind="audience", reason="", who="somebody")
+        else:
+            accounts.resume_computation(store, key, who="somebody", reason="")
+
     def command(self, name: str, *, backfill: bool = False, typed: bool = True) -> Process:
         store = self.process_store()
         agenda = Agenda(self.project, store, name, self.audiences, typed=typed)
@@ -234,7 +241,7 @@ class World:
                 elif self.faulty and self.rng.random() < self.sleepy:
                     process.frozen_until = self.now + self.rng.uniform(5, 120)
             if self.faulty and self.rng.random() < 0.02:
-                self.compute()
+                self.rng.choice((self.compute, self.compute, self.pause_or_resume))()
             self.pass_time(idle=not awake)
 
     def pass_time(self, *, idle: bool) -> None:
@@ -287,6 +294,8 @@ class World:
     def heal(self) -> None:
         """Faults have stopped: clean syncs make every destination equal to the audiences, and one more sends nothing."""
         self.advance(3 * SETTLE)
+        for audience in self.audiences:
+            accounts.resume_computation(self.clean, audience.key, who="somebody", reason="")
         self.compute()
         for _ in range(2):  # what was open is finished, then the newest run is told, each after its settle
             self.work([self.command(name) for name in self.servers])

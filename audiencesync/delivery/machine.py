@@ -15,7 +15,7 @@ from audiencesync.errors import AccountRefused, CallsRefused, DeliveryError, Not
 from audiencesync.model import Call, Packed, Packer, Page, Progress, Refusal
 from audiencesync.schedule import RateLimit
 
-ATTEMPTS = 6
+ATTEMPTS = 5
 """Failures in a row after which a sync gives up until the next command."""
 
 PATIENCE = 60.0

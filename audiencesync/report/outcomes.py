@@ -12,7 +12,7 @@ from audiencesync.report.words import counted, moment, number, plain, stamp, tab
 ORDER = (70, 2, 99, 75, 4, 3, 0)
 """Exit codes; the first that applies is the command's."""
 
-_STATUS = {"done": 0, "waiting": 75, "paused": 75, "interrupted": 75, "held": 4, "leased": 99}
+_STATUS = {"done": 0, "waiting": 75, "paused": 75, "skipped": 0, "interrupted": 75, "held": 4, "leased": 99}
 
 
 def exit_code(report: Report, allow: Collection[str] = ()) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -84,6 +85,13 @@ def resume_computation(store: Store, key: str, *, who: str, reason: str) -> None
         connection.execute(update(computations).where(computations.c.key == key)
                            .values(paused_at=None, pause_reason=None))
         _act(connection, store.now(connection), who, "resume", key, reason)
+
+
+def any_paused(store: Store, computation_ids: Sequence[int]) -> bool:
+    """Whether somebody paused one of these computations."""
+    query = select(computations.c.id).where(computations.c.id.in_(computation_ids), computations.c.paused_at.is_not(None))
+    with store.read() as connection:
+        return connection.execute(query.limit(1)).first() is not None
 
 
 def _act(connection: Connection, now: datetime, who: str, command: str, subject: str, reason: str) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy import (
     ColumnElement,
     FromClause,
     Select,
+    Subquery,
     and_,
     case,
     func,
@@ -143,12 +144,12 @@ def _rest_of_user(rest: Iterator[Call], held: list[Call]) -> list[Call]:
     return more
 
 
-def count(store: Store, sync: Sync, *, table: FromClause = memberships) -> tuple[int, int]:
-    """How many calls the whole sync has, and how many of them are to users refused before."""
+def count(store: Store, sync: Sync, *, after: str | None = None, table: FromClause = memberships) -> tuple[int, int]:
+    """How many calls the sync has behind user `after`, and how many of them are to users refused before."""
     total = again = 0
     with store.read() as connection:
         for span in sync.spans:
-            whole, refused = changes(sync.mode, span, table).subquery(), retries(sync, span).subquery()
+            whole, refused = (_behind(query, after) for query in (changes(sync.mode, span, table), retries(sync, span)))
             fresh = connection.execute(select(func.count()).select_from(whole)).scalar_one()
             tried = connection.execute(select(func.count()).select_from(refused)).scalar_one()
             if tried:
@@ -156,3 +157,7 @@ def count(store: Store, sync: Sync, *, table: FromClause = memberships) -> tuple
                 fresh -= connection.execute(both).scalar_one()
             total, again = total + fresh + tried, again + tried
     return total, again
+
+
+def _behind(query: Select[Any], after: str | None) -> Subquery:
+    return (query if after is None else query.where(query.selected_columns[0] > after)).subquery()

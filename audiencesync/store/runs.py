@@ -49,14 +49,13 @@ def present(computation_id: int) -> Select[Any]:
                                                memberships.c.until_run.is_(None))
 
 
-def computation(store: Store, connection: Connection, audience: Audience) -> Row[Any]:
+def _computation(store: Store, connection: Connection, audience: Audience) -> Row[Any]:
     """The audience's row, made at its first appearance and locked until the transaction ends."""
     query = select(computations).where(computations.c.key == audience.key)
     row = connection.execute(query.with_for_update() if store.backend.for_update else query).one_or_none()
     if row is None:
         connection.execute(insert(computations).values(key=audience.key, kind=audience.kind))
         row = connection.execute(query).one()
-    check_key(audience, retired=row.retired_at is not None)
     return row
 
 
@@ -93,7 +92,8 @@ def record(store: Store, held: Stage, audience: Audience, *, id_kind: str, as_of
            definition_hash: str) -> Run:
     """Compare the stage with the memberships that last, and write what differs and the run, together or not at all."""
     with store.transaction(held.connection) as connection:
-        row = computation(store, connection, audience)
+        row = _computation(store, connection, audience)
+        check_key(audience, retired=row.retired_at is not None)
         last = last_run(connection, row.id)
         check_run(row, last, audience, id_kind, as_of)
         number = _next_number(connection, row.id)
@@ -168,7 +168,7 @@ def _write_run(store: Store, connection: Connection, computation_id: int, run: R
 def record_failure(store: Store, audience: Audience, *, as_of: datetime, started_at: datetime, error: str) -> Run:
     """Remember that a run failed and why; memberships stay as they are."""
     with store.write() as connection:
-        row = computation(store, connection, audience)
+        row = _computation(store, connection, audience)
         run = Run(audience.key, _next_number(connection, row.id), as_of, "failed", error=error)
         _write_run(store, connection, row.id, run, started_at)
     return run

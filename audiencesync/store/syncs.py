@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -176,6 +176,26 @@ def unsettle(store: Store, lease: Lease, found: Iterable[Sync], *, settle: timed
         guard(store, connection, lease)
         for sync in unresolved:
             _unsettle(connection, sync, store.now(connection) + settle)
+
+
+def split(store: Store, lease: Lease, sync: Sync, apart: set[int]) -> Sync:
+    """Give these computations a sync of their own, and return what is left; neither knows that it was one.
+
+    A messageId depends on the secret, the key and the user, and both halves keep the secret and the cursors: what was
+    sent stays sent, and what is sent again is the same.
+    """
+    leaving = replace(sync, id=_NEWEST, spans=tuple(span for span in sync.spans if span.computation_id in apart))
+    remaining, _ = content.count(store, leaving, after=sync.acknowledged)
+    with store.write() as connection:
+        guard(store, connection, lease)
+        row = connection.execute(select(syncs).where(syncs.c.id == sync.id)).one()
+        half = {**row._mapping, "total": remaining, "sent": 0, "rejected": 0, "requests": 0}  # noqa: SLF001 - SQLAlchemy's public name
+        del half["id"]
+        key = connection.execute(insert(syncs).values(**half)).inserted_primary_key
+        connection.execute(update(spans).where(spans.c.sync_id == sync.id, spans.c.computation_id.in_(apart))
+                           .values(sync_id=int(key[0]) if key else 0))
+        connection.execute(update(syncs).where(syncs.c.id == sync.id).values(total=row.total - remaining))
+    return reload(store, sync)
 
 
 def known_positions(store: Store, destination: str) -> Mapping[int, Any]:

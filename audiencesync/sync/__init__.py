@@ -12,7 +12,7 @@ from audiencesync.model import Audience, Outcome, Project, Report, Run
 from audiencesync.store import runs, syncs
 from audiencesync.store.connect import Store
 from audiencesync.sync.compute import Errors, compute
-from audiencesync.sync.deliver import Courier, Tick
+from audiencesync.sync.deliver import AGAIN, Courier, Tick
 from audiencesync.sync.opening import Agenda
 
 
@@ -74,6 +74,8 @@ def _deliver(project: Project, store: Store, request: Request, name: str, *, aga
         tuple[list[Outcome], Errors]:
     """One destination; whatever goes wrong with it never stops the others."""
     audiences = [audience for audience in request.audiences if name in audience.destinations]
+    if reason := request.interrupted():
+        return [Outcome(name, "", "interrupted", reason=reason, help=AGAIN)], []
     agenda = Agenda(project, store, name, audiences, typed=request.typed)
     if again:
         agenda.ask_backfill()

@@ -38,7 +38,8 @@ def compute(project: Project, store: Store, audiences: Iterable[Audience], *, as
             watch: Callable[[int, int], None] = lambda _number, _total: None) -> tuple[list[Run], Errors]:
     """Run each audience that is not paused; one that fails says so and never stops the others.
 
-    `watch` is told how many are done, of how many. Raises StateUnavailable and Interrupted, which concern them all.
+    `watch` is told how many are done, of how many. A signal ends it
+    with what is done; raises StateUnavailable, which concerns them all.
     """
     from audiencesync.source import open_source
 
@@ -50,15 +51,14 @@ def compute(project: Project, store: Store, audiences: Iterable[Audience], *, as
     with open_source(project.source) as source:
         for number, audience in enumerate(wanted):
             watch(number, len(wanted))
-            before = known.get(audience.key)
-            if before is not None and before.paused:
-                done.append(Run(audience.key, before.run.number if before.run else 0, moment, "paused"))
-                continue
             try:
-                done.append(_run(store, source, audience, moment, before, interrupted))
-            except (StateUnavailable, Interrupted):
+                done.append(_run(store, source, audience, moment, known.get(audience.key), interrupted))
+            except StateUnavailable:
                 raise
+            except Interrupted as error:
+                return done, [*errors, (error.exit_code, str(error))]
             except OlderRun as error:
+                before = known.get(audience.key)
                 if as_of is None and before is not None and before.run is not None:
                     done.append(before.run)  # somebody else computed it while this process was on its way
                 else:
@@ -73,6 +73,8 @@ def compute(project: Project, store: Store, audiences: Iterable[Audience], *, as
 
 def _run(store: Store, source: Source, audience: Audience, moment: datetime, before: runs.Due | None,
          interrupted: Callable[[], bool]) -> Run:
+    if before is not None and before.paused:
+        return Run(audience.key, before.run.number if before.run else 0, moment, "paused")
     started = instant(store, None)
     if before is not None:
         runs.check_run(before, before.run, audience, None, moment)

@@ -44,6 +44,7 @@ class Courier:
     interrupted: Callable[[], str] = field(default=lambda: "")
     outcomes: list[Outcome] = field(default_factory=list)
     _looked: float = 0.0
+    _asked: str = ""
 
     def deliver(self) -> Iterator[Tick]:
         """Work every sync the agenda has; `outcomes` says afterwards what became of each. Raises LeaseHeld."""
@@ -77,7 +78,7 @@ class Courier:
         machine = Delivery(settings.packer(sync.content), claimed=sync.claimed, acknowledged=sync.acknowledged,
                            concurrency=_concurrency(settings, size), pace=settings.pace(), draw=self.draw,
                            told=sync.sent)
-        self._looked = self.monotonic()
+        self._looked, self._asked = self.monotonic(), ""
         while True:
             self._attend(lease, wire, machine, sync)
             step = machine.next_step(self.monotonic())
@@ -104,11 +105,18 @@ class Courier:
         if lease.remaining < lease.life.total_seconds() * 2 / 3:
             leases.renew(self.store, lease)
         if reason := self.interrupted():
-            machine.stop(reason)
-        elif sync.mode != "incremental" and self.monotonic() >= self._looked + 1.0:
+            self._ask_to_stop(machine, "interrupted", reason)
+        elif self.monotonic() >= self._looked + 1.0:
             self._looked = self.monotonic()
-            if self.agenda.fresher(lease, sync, self._looked):
-                machine.stop(YIELDED)
+            blocked = blocked_account(self.store, sync.destination, self.destination)
+            if blocked is not None:
+                self._ask_to_stop(machine, blocked.status, blocked.reason)
+            elif self.agenda.something_else(lease, sync, self._looked):
+                self._ask_to_stop(machine, "yielded", "something else goes first")
+
+    def _ask_to_stop(self, machine: Delivery, status: str, reason: str) -> None:
+        self._asked = self._asked or status
+        machine.stop(reason)
 
     def _commit(self, lease: leases.Lease, machine: Delivery, sync: Sync, step: Commit) -> None:
         syncs.advance(self.store, lease, sync, step.progress, settle=self.destination.settle, finished=step.finished)
@@ -129,13 +137,12 @@ class Courier:
         status, help_ = "done", ""
         until = None
         if not stop.finished:
-            status, help_ = "waiting", "run the same command again; it goes on where this one stopped"
+            status, help_ = "waiting", AGAIN
             if stop.pause:
                 status, help_ = "paused", f"mend it, then: audiencesync resume {sync.destination}"
-            elif stop.reason == YIELDED:
-                status = "yielded"
             elif stop.graceful:
-                status = "interrupted"
+                status = self._asked
+                help_ = f"audiencesync resume {sync.destination}" if status == "paused" else AGAIN
             elif stop.until is not None:
                 until = accounts.account(self.store, sync.destination)[0].retry_at
         return Outcome(sync.destination, sync.mode, status, told, after.rejected - sync.rejected,
@@ -158,11 +165,11 @@ class Courier:
 
     def _say_what_waits(self) -> None:
         for key, (reason, until, help_) in sorted(self.agenda.waiting.items()):
-            self.outcomes.append(Outcome(self.agenda.destination, "", "paused" if until is None else "waiting",
+            self.outcomes.append(Outcome(self.agenda.destination, "", "skipped" if until is None else "waiting",
                                          keys=(key,), reason=reason, until=until, help=help_))
 
 
-YIELDED = "fresh changes of other audiences go first"
+AGAIN = "run the same command again; it goes on where this one stopped"
 
 
 def _concurrency(settings: Destination, size: int) -> int:

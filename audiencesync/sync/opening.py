@@ -10,7 +10,7 @@ from itertools import groupby
 
 from audiencesync import __version__
 from audiencesync.model import Audience, Envelope, Project, Span, Sync
-from audiencesync.store import runs, syncs
+from audiencesync.store import accounts, runs, syncs
 from audiencesync.store.connect import Store
 from audiencesync.store.leases import Lease
 
@@ -58,7 +58,7 @@ class Agenda:
         paused = {known.computation_id: known for known in due.values() if known.paused}
         everything = syncs.open_syncs(self.store, self.destination)
         selected = [sync for sync in everything if mine & {span.computation_id for span in sync.spans}]
-        workable = [sync for sync in selected if not self._is_paused(sync, paused)]
+        workable = [left for sync in selected if (left := self._without_paused(lease, sync, paused)) is not None]
         busy = {span.computation_id for sync in everything for span in sync.spans}
         ready = self._ready([known for known in due.values() if known.computation_id not in busy])
         for mode in syncs.FAIRNESS:
@@ -70,23 +70,33 @@ class Agenda:
                 return opened
         return None
 
-    def fresher(self, lease: Lease, sync: Sync, now: float) -> bool:
-        """Whether something has come up that goes before this sync; looked at between its pages.
+    def something_else(self, lease: Lease, sync: Sync, now: float) -> bool:
+        """Whether this sync shall stop for another, or because one of its audiences was paused.
 
         A new run is noticed at once; the rest (a settle time over, a retry due) within half a minute of `now`.
         """
+        if accounts.any_paused(self.store, [span.computation_id for span in sync.spans]):
+            return True
         newest = runs.newest(self.store)
-        if newest == self._newest and now < self._looked + 30.0:
+        if sync.mode == "incremental" or (newest == self._newest and now < self._looked + 30.0):
             return False
         self._newest, self._looked = newest, now
         found = self.next_sync(lease)
         return found is not None and found.id != sync.id
 
-    def _is_paused(self, sync: Sync, paused: Mapping[int, runs.Due]) -> bool:
-        stuck = [paused[span.computation_id] for span in sync.spans if span.computation_id in paused]
-        for known in stuck:
-            self.waiting[known.key] = (known.pause_reason or "paused", None, f"audiencesync resume {known.key}")
-        return bool(stuck)
+    def _without_paused(self, lease: Lease, sync: Sync, paused: Mapping[int, runs.Due]) -> Sync | None:
+        """The sync without its paused audiences, which get one of their own that waits; None when that is all of it."""
+        stuck = {span.computation_id for span in sync.spans} & set(paused)
+        for computation in stuck:
+            self._note_paused(paused[computation])
+        if not stuck:
+            return sync
+        if len(stuck) == len(sync.spans):
+            return None
+        return syncs.split(self.store, lease, sync, stuck)
+
+    def _note_paused(self, known: runs.Due) -> None:
+        self.waiting[known.key] = (known.pause_reason or "paused", None, f"audiencesync resume {known.key}")
 
     def _ready(self, due: Sequence[runs.Due]) -> list[Ready]:
         """Who may have a next sync now; the others are noted with what they wait for."""
@@ -102,7 +112,7 @@ class Agenda:
             if known.run is None or known.retired or not any(self._wanted(mode, ready) for mode in syncs.FAIRNESS):
                 continue
             if known.paused:
-                self.waiting[known.key] = (known.pause_reason or "paused", None, f"audiencesync resume {known.key}")
+                self._note_paused(known)
             elif position is not None and position.settled_at is not None and position.settled_at > now:
                 self.waiting[known.key] = ("an unanswered request may still arrive (settle)", position.settled_at,
                                            "run the same command after that")
