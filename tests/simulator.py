@@ -268,7 +268,7 @@ class World:
         """Live through it and answer with every promise broken."""
         failpoints.install(self.point)
         try:
-            for round_ in range(self.rng.randint(3, 7)):
+            for round_ in range(self.rng.randint(2, 5)):
                 self.one_round(round_)
             self.faulty, self.fates, self.deadly = False, (1, 0, 0, 0, 0, 0), 0.0
             if self.rng.random() < 0.5:

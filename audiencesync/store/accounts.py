@@ -89,7 +89,8 @@ def resume_computation(store: Store, key: str, *, who: str, reason: str) -> None
 
 def any_paused(store: Store, computation_ids: Sequence[int]) -> bool:
     """Whether somebody paused one of these computations."""
-    query = select(computations.c.id).where(computations.c.id.in_(computation_ids), computations.c.paused_at.is_not(None))
+    mine = computations.c.id.in_(computation_ids)
+    query = select(computations.c.id).where(mine, computations.c.paused_at.is_not(None))
     with store.read() as connection:
         return connection.execute(query.limit(1)).first() is not None
 
