@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import count, groupby
 from typing import TYPE_CHECKING
-
-from sqlalchemy import FromClause
 
 from audiencesync.delivery import page_size
 from audiencesync.errors import AudiencesyncError, Interrupted, StateUnavailable
@@ -16,6 +15,7 @@ from audiencesync.model import (
     Audience,
     Destination,
     Outcome,
+    Page,
     Plan,
     PlannedAudience,
     PlannedDelivery,
@@ -64,7 +64,7 @@ def plan(project: Project, store: Store, audiences: Sequence[Audience], destinat
     known = runs.latest(store, [audience.key for audience in audiences])
     numbers = count(1)
     desks = [_Desk(name, project.destinations[name], blocked_account(store, name, project.destinations[name]),
-                   syncs.open_syncs(store, name), numbers) for name in destinations]
+                   _going_on(store, name, known), numbers) for name in destinations]
     found: list[PlannedAudience] = []
     errors: Errors = []
     with planning.thinking(store) as thought, open_source(project.source) as source:
@@ -104,6 +104,18 @@ def _audience(project: Project, thought: Store, source: Source, audience: Audien
                                held.rows - held.members, "" if last else "new")
 
 
+def _going_on(store: Store, name: str, known: Mapping[str, runs.Due]) -> list[Sync]:
+    """The open syncs of the audiences asked for, without those that are paused."""
+    alive = {due.computation_id for due in known.values() if not due.paused}
+    mine = {due.computation_id for due in known.values()}
+    found = []
+    for sync in syncs.open_syncs(store, name):
+        if mine & {span.computation_id for span in sync.spans}:
+            paused = mine - alive
+            found.append(replace(sync, spans=tuple(span for span in sync.spans if span.computation_id not in paused)))
+    return [sync for sync in found if sync.spans]
+
+
 def _plan_sync(thought: Store, held: Stage, desk: _Desk, identity: int, span: Span) -> None:
     """Plan the next sync of one audience: from where the destination will stand when its open sync is done."""
     run, status, reason = _standing(thought, desk, identity)
@@ -137,29 +149,47 @@ def _standing(thought: Store, desk: _Desk, identity: int) -> tuple[int, str, str
 
 
 def _delivery(store: Store, thought: Store, desk: _Desk) -> PlannedDelivery:
-    """Count what is open and what is planned, by packing it as it would be sent."""
+    """Count what goes on and what is planned, by packing it as it would be sent."""
     pace = desk.settings.pace()
-    calls = requests = refused = users = 0
-    drafts: list[tuple[Store, Sync, FromClause | None]] = []
+    tally = _Tally()
     if desk.blocked is None:
-        drafts += [(store, sync, None) for sync in desk.open]
+        for sync in desk.open:
+            _count(tally, desk, sync, content.pages(store, sync, size=page_size(desk.settings.page, pace, sync.spans)))
+            desk.rows += [PlannedSync(span.key, desk.name, sync.mode, "goes on", tally.values[index, True],
+                                      tally.values[index, False], 0, "an earlier command began it")
+                          for index, span in enumerate(sync.spans)]
         desk.slots.sort(key=lambda pair: (pair[0], pair[1].envelope.id_kind, pair[1].key))
         for _, same in groupby(desk.slots, key=lambda pair: (pair[0], pair[1].envelope.id_kind)):
-            drafts.append((thought, _draft(desk.name, [span for _, span in same]), planning.planned))
-    for where, sync, table in drafts:
-        packer = desk.settings.packer(sync.content)
-        size = page_size(desk.settings.page, pace, sync.spans)
-        pages = content.pages(where, sync, size=size) if table is None else content.pages(
-            where, sync, size=size, table=table, retried=False)
-        for page in pages:
-            packed = packer.pack(page.calls)
-            calls, requests = calls + len(page.calls), requests + len(packed.batches)
-            refused += len(packed.refused)
-            if table is None:
-                users += len({call.user_id for call in page.calls})
-    users += planning.distinct_users(thought, [span.computation_id for _, span in desk.slots])
-    return PlannedDelivery(desk.name, calls, users, requests, refused, _seconds(pace, calls, requests),
-                           show_rate(pace) if pace else "")
+            draft = _draft(desk.name, [span for _, span in same])
+            size = page_size(desk.settings.page, pace, draft.spans)
+            _count(tally, desk, draft, content.pages(thought, draft, size=size, table=planning.planned, retried=False))
+    users = tally.users + planning.distinct_users(thought, [span.computation_id for _, span in desk.slots])
+    return PlannedDelivery(desk.name, tally.calls, users, tally.requests, tally.refused,
+                           _seconds(pace, tally.calls, tally.requests), show_rate(pace) if pace else "")
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What a destination would be sent; `users` are those of syncs that go on, `values` counts by span and value."""
+
+    calls: int = 0
+    requests: int = 0
+    refused: int = 0
+    users: int = 0
+    values: Counter[tuple[int, bool]] = field(default_factory=Counter)
+
+
+def _count(tally: _Tally, desk: _Desk, sync: Sync, pages: Iterable[Page]) -> None:
+    packer = desk.settings.packer(sync.content)
+    tally.values = Counter()
+    for page in pages:
+        packed = packer.pack(page.calls)
+        tally.calls += len(page.calls)
+        tally.requests += len(packed.batches)
+        tally.refused += len(packed.refused)
+        if sync.id:
+            tally.users += len({call.user_id for call in page.calls})
+            tally.values.update((call.span, call.value) for call in page.calls)
 
 
 def _draft(name: str, spans: list[Span]) -> Sync:
