@@ -16,6 +16,9 @@ from audiencesync.store.tables import acts, computations, destinations, position
 NEW_ACCOUNT = "new-account"
 """The act after which nothing counts that the destination was told before."""
 
+RESUMED: dict[str, Any] = {"paused_at": None, "pause_reason": None, "retry_at": None, "retry_reason": None}
+"""Nothing keeps the destination from being synced."""
+
 
 @dataclass(frozen=True, slots=True)
 class Account:
@@ -41,30 +44,26 @@ def account(store: Store, destination: str) -> tuple[Account, datetime]:
 def note(store: Store, destination: str, **values: Any) -> None:
     """Write down some columns of the destination."""
     with store.write() as connection:
-        _set(connection, destination, values)
+        _set(store, connection, destination, values)
 
 
-def _set(connection: Connection, destination: str, values: dict[str, Any]) -> None:
-    known = connection.execute(select(destinations.c.name).where(destinations.c.name == destination)).one_or_none()
-    if known is None:
-        connection.execute(insert(destinations).values(name=destination, **values))
-    else:
-        connection.execute(update(destinations).where(destinations.c.name == destination).values(**values))
+def _set(store: Store, connection: Connection, destination: str, values: dict[str, Any]) -> None:
+    connection.execute(store.backend.add(destinations).values(name=destination))
+    connection.execute(update(destinations).where(destinations.c.name == destination).values(**values))
 
 
 def pause_destination(store: Store, destination: str, *, reason: str, who: str) -> None:
     """Send nothing to it until somebody resumes it; everything is kept."""
     with store.write() as connection:
         now = store.now(connection)
-        _set(connection, destination, {"paused_at": now, "pause_reason": reason})
+        _set(store, connection, destination, {"paused_at": now, "pause_reason": reason})
         _act(connection, now, who, "pause", destination, reason)
 
 
 def resume_destination(store: Store, destination: str, *, who: str, reason: str, **values: Any) -> None:
     """Let it be synced again, with other columns (such as the account's fingerprint) written beside."""
     with store.write() as connection:
-        _set(connection, destination, {"paused_at": None, "pause_reason": None, "retry_at": None, "retry_reason": None,
-                                       **values})
+        _set(store, connection, destination, {**RESUMED, **values})
         _act(connection, store.now(connection), who, "resume", destination, reason)
 
 
@@ -73,9 +72,8 @@ def pause_computation(store: Store, key: str, *, kind: str, reason: str, who: st
     with store.write() as connection:
         now = store.now(connection)
         values = {"paused_at": now, "pause_reason": reason}
-        found = connection.execute(update(computations).where(computations.c.key == key).values(**values))
-        if not found.rowcount:
-            connection.execute(insert(computations).values(key=key, kind=kind, **values))
+        connection.execute(store.backend.add(computations).values(key=key, kind=kind))
+        connection.execute(update(computations).where(computations.c.key == key).values(**values))
         _act(connection, now, who, "pause", key, reason)
 
 
@@ -113,7 +111,6 @@ def new_account(store: Store, lease: Lease, destination: str, *, fingerprint: st
                                       .values(status="abandoned", closed_at=now)).rowcount
         connection.execute(update(positions).where(positions.c.destination == destination).values(run=0))
         connection.execute(delete(rejections).where(rejections.c.destination == destination))
-        _set(connection, destination, {"paused_at": None, "pause_reason": None, "retry_at": None, "retry_reason": None,
-                                       "fingerprint": fingerprint})
+        _set(store, connection, destination, {**RESUMED, "fingerprint": fingerprint})
         _act(connection, now, who, NEW_ACCOUNT, destination, "told everything anew")
     return given_up

@@ -78,6 +78,11 @@ class Backend(ABC):
         """Let no other process migrate until this transaction ends."""
         connection.execute(select(func.pg_advisory_xact_lock(0x61756469656E6365)))
 
+    def add(self, table: Table) -> Insert:
+        """Insert a row unless it is there: another process may be making it at this moment."""
+        from sqlalchemy.dialects import postgresql
+        return postgresql.insert(table).on_conflict_do_nothing()
+
     @property
     def for_update(self) -> bool:
         """Whether a row is locked by reading it; SQLite's writers are alone anyway."""
@@ -107,12 +112,11 @@ class Sqlite(Backend):
 
     def gather(self, connection: Connection, rows: Subquery) -> list[list[Any]]:
         """One JSON array a column."""
-        found = connection.execute(select(*(func.json_group_array(column) for column in rows.c))).one()
-        return [orjson.loads(column) for column in found]
+        return list(map(orjson.loads, connection.execute(select(*map(func.json_group_array, rows.c))).one()))
 
     def sort(self, heap: Table, stage: Table) -> Insert:
         """The plus keeps SQLite to its sorter: a walk along an index of unsorted rows costs seven times as much."""
-        ordered = select(heap.c.user_id, heap.c.included).order_by(text("+user_id"))
+        ordered = select(heap.c.user_id, heap.c.included).order_by(text("+user_id"), heap.c.included)
         return insert(stage).prefix_with("OR IGNORE").from_select(["user_id", "included"], ordered)
 
     def differences(self, stage: Table, present: Select[Any], diff: Table) -> tuple[Insert, ...]:
@@ -132,6 +136,10 @@ class Sqlite(Backend):
 
     def one_at_a_time(self, connection: Connection) -> None:
         """BEGIN IMMEDIATE has seen to it."""
+
+    def add(self, table: Table) -> Insert:
+        """The same in SQLite's own words."""
+        return insert(table).prefix_with("OR IGNORE")
 
     @property
     def for_update(self) -> bool:
@@ -153,8 +161,7 @@ class Postgresql(Backend):
 
     def gather(self, connection: Connection, rows: Subquery) -> list[list[Any]]:
         """One array a column."""
-        found = connection.execute(select(*(func.array_agg(column) for column in rows.c))).one()
-        return [column or [] for column in found]
+        return [column or [] for column in connection.execute(select(*map(func.array_agg, rows.c))).one()]
 
     def sort(self, heap: Table, stage: Table) -> Insert:
         """Grouping gives one row an id; the full join below sorts or hashes as it likes."""

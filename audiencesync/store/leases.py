@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, select, update
 
 from audiencesync.errors import LeaseHeld, LeaseLost
 from audiencesync.store.connect import Store
@@ -79,12 +79,10 @@ def acquire(store: Store, name: str, *, holder: str, life: timedelta = LIFE,
     """Take the lease, or raise LeaseHeld while another living process has it."""
     began = monotonic()
     with store.write() as connection:
-        now = store.now(connection)
+        connection.execute(store.backend.add(leases).values(name=name, fence=0, expires=store.now(connection)))
         query = select(leases).where(leases.c.name == name)
-        row = connection.execute(query.with_for_update() if store.backend.for_update else query).one_or_none()
-        if row is None:
-            connection.execute(insert(leases).values(name=name, holder=holder, fence=1, expires=now + life))
-            return Lease(name, holder, 1, life, began + life.total_seconds(), monotonic)
+        row = connection.execute(query.with_for_update() if store.backend.for_update else query).one()
+        now = store.now(connection)
         if row.holder is not None and row.expires > now and not is_dead(row.holder):
             raise LeaseHeld(f"another process works {name.partition(':')[2]} (its lease runs until "
                             f"{row.expires:%H:%M:%S}Z unless renewed); wait for it with --wait 60s")

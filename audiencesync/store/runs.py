@@ -52,9 +52,10 @@ def present(computation_id: int) -> Select[Any]:
 def _computation(store: Store, connection: Connection, audience: Audience) -> Row[Any]:
     """The audience's row, made at its first appearance and locked until the transaction ends."""
     query = select(computations).where(computations.c.key == audience.key)
-    row = connection.execute(query.with_for_update() if store.backend.for_update else query).one_or_none()
+    query = query.with_for_update() if store.backend.for_update else query
+    row = connection.execute(query).one_or_none()
     if row is None:
-        connection.execute(insert(computations).values(key=audience.key, kind=audience.kind))
+        connection.execute(store.backend.add(computations).values(key=audience.key, kind=audience.kind))
         row = connection.execute(query).one()
     return row
 
