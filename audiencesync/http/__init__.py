@@ -104,7 +104,7 @@ class Client:
             raise AccountRefused(f"{host} has an address that cannot be sent to: check {self._address}") from error
         except httpx.HTTPError as error:
             late = deadline.passed or isinstance(error, httpx.TimeoutException)
-            what = f"no whole answer within {seconds:g} s" if late else f"no sensible answer ({type(error).__name__})"
+            what = f"no whole answer within {round(seconds, 1):g} s" if late else f"no sensible answer ({type(error).__name__})"
             raise Unanswered(f"{host} gave {what}") from error
         finally:
             watch.remove(deadline)
@@ -135,7 +135,7 @@ def _read(response: httpx.Response, deadline: Deadline, seconds: float) -> bytes
             raise
     host, status = response.url.host, response.status_code
     if response.is_success and deadline.passed:  # an answer without a length looks whole when its connection is shut
-        raise Unanswered(f"{host} gave no whole answer within {seconds:g} s", status=status)
+        raise Unanswered(f"{host} gave no whole answer within {round(seconds, 1):g} s", status=status)
     if response.is_success and len(body) > LONGEST_REPLY:
         raise Unanswered(f"{host} gave an answer of more than {LONGEST_REPLY:,} bytes", status=status)
     return bytes(body[:LONGEST_REPLY])
