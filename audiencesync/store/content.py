@@ -88,7 +88,8 @@ def _streams(store: Store, sync: Sync, size: int, table: FromClause, *, retried:
     queries = [(changes(sync.mode, span, table), index) for index, span in enumerate(sync.spans)]
     if retried:
         queries += [(retries(sync, span), index) for index, span in enumerate(sync.spans)]
-    return [_chunks(store, query, index, sync.acknowledged, max(5 * size, 100)) for query, index in queries]
+    whole = size * max(5, -(-100 // size))  # of a chunk comes a whole number of pages, however it is read
+    return [_chunks(store, query, index, sync.acknowledged, whole) for query, index in queries]
 
 
 def pages(store: Store, sync: Sync, *, size: int, table: FromClause = memberships,
