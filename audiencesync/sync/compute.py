@@ -58,9 +58,9 @@ def compute(project: Project, store: Store, audiences: Iterable[Audience], *, as
             except Interrupted as error:
                 return done, [*errors, (error.exit_code, str(error))]
             except OlderRun as error:
-                before = known.get(audience.key)
-                if as_of is None and before is not None and before.run is not None:
-                    done.append(before.run)  # somebody else computed it while this process was on its way
+                newest = runs.latest(store, [audience.key])[audience.key].run
+                if as_of is None and newest is not None:
+                    done.append(newest)  # somebody else computed it while this process was on its way
                 else:
                     errors.append((error.exit_code, str(error)))
             except AudiencesyncError as error:
