@@ -54,6 +54,7 @@ class Client:
         if gzip:
             sent["Content-Encoding"] = "gzip"
             body = zlib.compress(body, level=1, wbits=31)
+        sent["Content-Length"] = str(len(body))
         status, answered, reply = self._exchange("POST", url, body, sent, seconds=seconds)
         return judge(status, answered, reply, asked)
 
@@ -87,9 +88,14 @@ class Client:
                         raise httpx.ConnectTimeout("connected too late")
 
             timeout = httpx.Timeout(seconds, connect=min(seconds, LONGEST_CONNECT))
-            with self._open(url).stream(method, url, content=body, headers=headers, timeout=timeout,
-                                        extensions={"trace": trace}) as response:
-                return response.status_code, response.headers, _read(response, deadline, seconds)
+            # httpx's objects hold each other in a circle: what is taken out of it need not wait to be found as garbage
+            circled = [body]
+            try:
+                with self._open(url).stream(method, url, content=circled if body else None, headers=headers,
+                                            timeout=timeout, extensions={"trace": trace}) as response:
+                    return response.status_code, response.headers, _read(response, deadline, seconds)
+            finally:
+                circled.clear()
 
     @contextmanager
     def _within(self, seconds: float, url: str) -> Iterator[Deadline]:
@@ -104,7 +110,9 @@ class Client:
             raise AccountRefused(f"{host} has an address that cannot be sent to: check {self._address}") from error
         except httpx.HTTPError as error:
             late = deadline.passed or isinstance(error, httpx.TimeoutException)
-            what = f"no whole answer within {round(seconds, 1):g} s" if late else f"no sensible answer ({type(error).__name__})"
+            what = f"no sensible answer ({type(error).__name__})"
+            if late:
+                what = f"no whole answer within {round(seconds, 1):g} s"
             raise Unanswered(f"{host} gave {what}") from error
         finally:
             watch.remove(deadline)
