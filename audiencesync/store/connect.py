@@ -8,6 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import StaticPool
 
 from audiencesync.errors import StateUnavailable
 from audiencesync.store.engine import BACKENDS, Backend, open_engine
@@ -20,6 +21,8 @@ class Store:
         self.engine = engine
         self.backend: Backend = BACKENDS[engine.dialect.name]
         self._clock = clock
+        self.keeps = isinstance(engine.pool, StaticPool)
+        """Whether a scratch connection lives on, with what it holds; a database in memory is its connection."""
 
     @classmethod
     def open(cls, url: str, *, create: bool = True) -> Store:
@@ -35,6 +38,17 @@ class Store:
         """A connection on which each statement stands alone and takes no lock."""
         with _translated(), self.engine.connect() as connection:
             yield connection.execution_options(**self.backend.alone)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Connection]:
+        """A connection to read on that is thrown away, which is cheaper than emptying its temporary tables."""
+        with self.read() as connection:
+            try:
+                yield connection
+            finally:
+                if not self.keeps and not connection.closed:
+                    connection.rollback()
+                    connection.invalidate()
 
     @contextmanager
     def write(self) -> Iterator[Connection]:

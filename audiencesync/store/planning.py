@@ -43,7 +43,7 @@ class Thought(Store):
 
     def __init__(self, store: Store, connection: Connection) -> None:
         super().__init__(store.engine)
-        self._held = connection
+        self._held, self.keeps = connection, True
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -54,12 +54,12 @@ class Thought(Store):
 @contextmanager
 def thinking(store: Store) -> Iterator[Thought]:
     """A place for planned content that is gone afterwards."""
-    with store.read() as connection:
+    with store.scratch() as connection:
         connection.execute(CreateTable(planned))
         try:
             yield Thought(store, connection)
         finally:
-            if not connection.invalidated and not connection.closed:
+            if store.keeps and not connection.invalidated and not connection.closed:
                 connection.rollback()
                 connection.execute(DropTable(planned))
 

@@ -46,7 +46,7 @@ class Stage:
 @contextmanager
 def stage(store: Store, chunks: Iterable[Chunk]) -> Iterator[Stage]:
     """Hold a result while it is compared; filled outside of any transaction, so that nobody waits for the source."""
-    with store.read() as connection:
+    with store.scratch() as connection:
         for table in _temporary.sorted_tables:
             connection.execute(CreateTable(table))
         try:
@@ -60,7 +60,7 @@ def stage(store: Store, chunks: Iterable[Chunk]) -> Iterator[Stage]:
             failpoints.reach("run.staged")
             yield Stage(connection, rows, members, paired)
         finally:
-            if not connection.invalidated and not connection.closed:
+            if store.keeps and not connection.invalidated and not connection.closed:
                 connection.rollback()
                 for table in _temporary.sorted_tables:
                     connection.execute(DropTable(table))
