@@ -58,7 +58,7 @@ def _under_way(store: Store, name: str) -> str:
     door = doors(store)[0].get(name)
     if door is None or door.busy_until is None:
         return ""
-    return "\na process is at work there now; end it (SIGTERM) to stop it between two pages"
+    return "\na process is at work there now; it stops before its next page"
 
 
 def _answer(session: Session, subject: _Subject, words: str, *, paused: bool) -> None:
