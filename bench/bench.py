@@ -148,7 +148,8 @@ class Table:
 
     def write(self, page: Path) -> None:
         """Put it in place of the page's one table."""
-        lines = ["| what | measured | limit | |", "|---|---:|---:|---|", *(f"| {' | '.join(row)} |" for row in self.rows)]
+        rows = [f"| {' | '.join(row)} |" for row in self.rows]
+        lines = ["| what | measured | limit | |", "|---|---:|---:|---|", *rows]
         before, _, rest = page.read_text().partition("\n| what |")
         after = rest.partition("\n\n")[2]
         page.write_text(before + "\n" + "\n".join(lines) + "\n\n" + after)
