@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -82,10 +84,32 @@ def test_instants_are_utc_wherever_the_process_lives(
     monkeypatch.delenv("TZ")
 
 
-def test_a_column_that_takes_another_package_to_read_is_explained(source: Source) -> None:
-    with pytest.raises(QueryError, match="TIMESTAMP WITH TIME ZONE") as caught:
+def test_an_included_instant_is_told_in_utc(source: Source) -> None:
+    assert read(source, "SELECT user_id, seen FROM orders ORDER BY 1", "seen") == [
+        '{"seen":"2026-11-22T11:59:59Z"}', '{"seen":"2026-11-22T12:00:01Z"}']
+
+
+WITHOUT_PYTZ = """
+import sys
+from pathlib import Path
+sys.modules["pytz"] = None  # as where it is not installed
+from tests.test_source_duckdb import SourceSettings, open_source, read
+with open_source(SourceSettings(url=f"duckdb:///{sys.argv[1]}")) as source:
+    try:
         read(source, "SELECT user_id, seen FROM orders", "seen")
-    assert "Traceback" not in str(caught.value)
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+
+
+def test_a_column_that_takes_another_package_to_read_is_explained(path: Path) -> None:
+    house = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", WITHOUT_PYTZ, path], cwd=house, capture_output=True, text=True,
+                          timeout=60, check=False)
+    assert "QueryError" in done.stdout, done.stderr
+    assert "TIMESTAMP WITH TIME ZONE" in done.stdout
+    assert "pip install pytz" in done.stdout
+    assert "Traceback" not in done.stdout
 
 
 def test_ids_and_included_values_of_duckdbs_own_types(source: Source) -> None:
