@@ -163,7 +163,8 @@ class World:
                           for key in ("x", "y", "z")[:self.rng.randint(1, 3)]]
         self.members: dict[str, set[str]] = {audience.key: set() for audience in self.audiences}
         self.servers = {name: Server(self.rng.random() < 0.5) for name in ("a", "b")}
-        self.fates = self.rng.choice(((1, 0, 0, 0, 0, 0), (80, 5, 5, 5, 5, 0), (60, 8, 8, 8, 8, 8), (40, 0, 0, 10, 40, 10)))
+        self.fates = self.rng.choice(((1, 0, 0, 0, 0, 0), (80, 5, 5, 5, 5, 0), (60, 8, 8, 8, 8, 8),
+                                     (40, 0, 0, 10, 40, 10)))
         self.deadly = self.rng.choice((0.0, 0.02, 0.1))
         self.sleepy = self.rng.choice((0.0, 0.003, 0.15))
         self.crowd = self.rng.choice(((1,), (1, 2), (2, 3)))
@@ -292,7 +293,7 @@ class World:
         self.advance(self.rng.choice((1.0, 20.0, 40.0, 2 * SETTLE)))
 
     def heal(self) -> None:
-        """Faults have stopped: clean syncs make every destination equal to the audiences, and one more sends nothing."""
+        """Faults have stopped: clean syncs make each destination equal to the audiences, and one more sends nothing."""
         self.advance(3 * SETTLE)
         for audience in self.audiences:
             accounts.resume_computation(self.clean, audience.key, who="somebody", reason="")
@@ -357,7 +358,8 @@ class World:
                 for user in USERS:
                     if (name, computation, user) not in refused and user not in server.refuses:
                         self.check_user(server, key, user, at, mine[0] if mine else None,
-                                        [row for row in rows if (row.computation_id, row.user_id) == (computation, user)])
+                                        [row for row in rows
+                                         if (row.computation_id, row.user_id) == (computation, user)])
 
     def check_user(self, server: Server, key: str, user: str, at: int, span: Any, rows: list[Any]) -> None:
         if span is not None and span.claimed is not None and user <= span.claimed:

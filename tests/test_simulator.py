@@ -10,7 +10,7 @@ AT_ONCE = 50
 
 @pytest.mark.parametrize("first", range(0, WORLDS, AT_ONCE))
 def test_no_world_breaks_a_promise(first):
-    """I1 to I5 and I10 under lost, refused, unanswered, late and repeated requests, crashes, freezes and two workers."""
+    """I1 to I5 and I10 under lost, refused, unanswered, late and repeated requests, crashes, freezes, two workers."""
     broken = {}
     for seed in range(first, first + AT_ONCE):
         try:
