@@ -79,7 +79,7 @@ class Delivery:
         page.flying -= 1
         page.requests += 1
         page.touched = page.touched or not isinstance(answer, NotTaken | AccountRefused)
-        self._pace.answered(now)
+        self._pace.answered(len(flight.batch.calls), now)
         if isinstance(answer, CallsRefused):
             self._failures = 0
             self._bisect(flight, answer)
@@ -183,6 +183,7 @@ class Delivery:
         flight.page.waiting.popleft()
         flight.page.flying += 1
         flight.attempts += 1
+        flight.failures = self._failures
         self._pace.sent(len(flight.batch.calls))
         return Send(flight)
 
@@ -202,7 +203,8 @@ class Delivery:
             return
         self._unresolved = self._unresolved or isinstance(error, Unanswered)
         self._doubtful = self._doubtful or isinstance(error, Unanswered)
-        self._failures += 1
+        # requests that left together and fail together are one failure: the server was away once
+        self._failures = max(self._failures, flight.failures + 1)
         pause = max(error.wait or 0.0, self._draw(min(PATIENCE, 0.5 * 2**self._failures)))
         self._not_before = max(self._not_before, now + pause)
         if pause > PATIENCE or max(self._failures, flight.attempts) >= ATTEMPTS:

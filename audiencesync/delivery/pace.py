@@ -13,7 +13,7 @@ class Pace:
 
     def __init__(self, rate: RateLimit | None) -> None:
         self._rate = rate
-        self._flying: deque[int] = deque()
+        self._flying = 0
         self._spent: deque[tuple[float, int]] = deque()
 
     def _weight(self, items: int) -> int:
@@ -22,12 +22,13 @@ class Pace:
     def sent(self, items: int) -> None:
         """A request of so many items leaves."""
         if self._rate:
-            self._flying.append(self._weight(items))
+            self._flying += self._weight(items)
 
-    def answered(self, now: float) -> None:
-        """The answer to one of them is here; it arrived at the latest now."""
-        if self._rate and self._flying:
-            self._spent.append((now + self._rate.seconds, self._flying.popleft()))
+    def answered(self, items: int, now: float) -> None:
+        """The answer to a request of so many items is here; it arrived at the latest now."""
+        if self._rate:
+            self._flying -= self._weight(items)
+            self._spent.append((now + self._rate.seconds, self._weight(items)))
 
     def free_at(self, items: int, now: float) -> float:
         """The earliest moment at which so many items may leave; infinity while only an answer can free them."""
@@ -35,7 +36,7 @@ class Pace:
             return now
         while self._spent and self._spent[0][0] <= now:
             self._spent.popleft()
-        room = self._rate.limit - sum(self._flying) - min(self._weight(items), self._rate.limit)
+        room = self._rate.limit - self._flying - min(self._weight(items), self._rate.limit)
         moment = now
         spent = sum(weight for _, weight in self._spent)
         for free, weight in self._spent:

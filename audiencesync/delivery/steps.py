@@ -51,11 +51,12 @@ Step = Read | Commit | Send | Wait | Stop
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """One request and how often it was tried."""
+    """One request, how often it was tried, and how many failures in a row were known when it left."""
 
     batch: Batch
     page: PageUnderWay
     attempts: int = 0
+    failures: int = 0
 
 
 @dataclass(slots=True, eq=False)
