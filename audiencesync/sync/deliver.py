@@ -45,6 +45,7 @@ class Courier:
     outcomes: list[Outcome] = field(default_factory=list)
     _looked: float = 0.0
     _asked: str = ""
+    _named: bool = False
 
     def deliver(self) -> Iterator[Tick]:
         """Work every sync the agenda has; `outcomes` says afterwards what became of each. Raises LeaseHeld."""
@@ -119,6 +120,8 @@ class Courier:
         machine.stop(reason)
 
     def _commit(self, lease: leases.Lease, machine: Delivery, sync: Sync, step: Commit) -> None:
+        if step.progress.accepted:
+            self._remember_fingerprint(sync.destination)
         syncs.advance(self.store, lease, sync, step.progress, settle=self.destination.settle, finished=step.finished)
         machine.committed(step, self.monotonic())
         if step.progress.accepted:
@@ -133,7 +136,7 @@ class Courier:
 
     def _end(self, sync: Sync, stop: Stop, told: int) -> Outcome:
         after = syncs.reload(self.store, sync)
-        self._remember_account(sync, stop, told)
+        self._remember_account(sync, stop)
         status, help_ = "done", ""
         until = None
         if not stop.finished:
@@ -150,11 +153,16 @@ class Courier:
                        after.requests - sync.requests, tuple(span.key for span in sync.spans),
                        "" if stop.finished else stop.reason, until, help_)
 
-    def _remember_account(self, sync: Sync, stop: Stop, told: int) -> None:
-        name, fingerprint = sync.destination, self.destination.fingerprint()
-        known, now = accounts.account(self.store, name)
-        if told and fingerprint is not None and known.fingerprint is None:
+    def _remember_fingerprint(self, name: str) -> None:
+        """Before anything counts as told to this account, so that another one is never taken for it."""
+        fingerprint = self.destination.fingerprint()
+        if not self._named and fingerprint and accounts.account(self.store, name)[0].fingerprint is None:
             accounts.note(self.store, name, fingerprint=fingerprint)
+        self._named = True
+
+    def _remember_account(self, sync: Sync, stop: Stop) -> None:
+        name = sync.destination
+        known, now = accounts.account(self.store, name)
         if stop.pause:
             accounts.pause_destination(self.store, name, reason=stop.reason, who="audiencesync")
         elif stop.until is not None:

@@ -53,10 +53,12 @@ class Agenda:
     def next_sync(self, lease: Lease) -> Sync | None:
         """The sync to work on now, or None when everything selected is told or waits."""
         self.waiting.clear()
-        due = runs.latest(self.store, [audience.key for audience in self.audiences])
-        mine = {known.computation_id for known in due.values()}
-        paused = {known.computation_id: known for known in due.values() if known.paused}
         everything = syncs.open_syncs(self.store, self.destination)
+        asked = {audience.key for audience in self.audiences}
+        found = runs.latest(self.store, asked | {span.key for sync in everything for span in sync.spans})
+        due = {key: known for key, known in found.items() if key in asked}
+        mine = {known.computation_id for known in due.values()}
+        paused = {known.computation_id: known for known in found.values() if known.paused}
         selected = [sync for sync in everything if mine & {span.computation_id for span in sync.spans}]
         workable = [left for sync in selected if (left := self._without_paused(lease, sync, paused)) is not None]
         busy = {span.computation_id for sync in everything for span in sync.spans}
