@@ -291,6 +291,16 @@ def test_sql_or_data_that_is_wrong_ends_with_2_and_the_other_audiences_are_told(
     assert server.told() == {(key, user): True for key in {*BAD, "changed", "buyers"} for user in USERS[20:]}
 
 
+def test_a_sync_after_one_as_of_the_future_says_so_in_place_of_doing_nothing_for_years(tmp_path: Path,
+                                                                                      server: Recorder) -> None:
+    shop = Shop(tmp_path / "shop", f"sqlite:///{tmp_path}/state.db", url=server.url)
+    shop.orders(*USERS)
+    assert warm.run(shop, "sync", "--as-of", "2300-01-01").code == 0
+    said = warm.run(shop, "sync", "-o", "json")
+    assert said.code == 2
+    check_words(said, "2300-01-01", "lies before its last run")
+
+
 def test_a_call_over_the_limit_is_rejected_alone_and_told_when_it_is_short_again(tmp_path: Path, state_url: str,
                                                                                 server: Recorder) -> None:
     sql = "/* audiencesync\ninclude: [note]\n*/\nSELECT user_id, {} AS note FROM orders\n"

@@ -59,7 +59,7 @@ def compute(project: Project, store: Store, audiences: Iterable[Audience], *, as
                 return done, [*errors, (error.exit_code, str(error))]
             except OlderRun as error:
                 newest = runs.latest(store, [audience.key])[audience.key].run
-                if as_of is None and newest is not None:
+                if as_of is None and newest is not None and newest.as_of <= instant(store, None):
                     done.append(newest)  # somebody else computed it while this process was on its way
                 else:
                     errors.append((error.exit_code, str(error)))
