@@ -212,3 +212,15 @@ def test_the_time_of_the_database_decides_and_not_the_hosts(state_url: str) -> N
     assert now + leases.LIFE <= expires <= now + leases.LIFE + 60 * SECOND
     leases.release(store, lease)
     store.close()
+
+
+def test_a_killed_process_that_nobody_has_taken_note_of_yet_is_dead() -> None:
+    words = "from audiencesync.store import leases; print(leases.this_process(), flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", words], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          text=True) as process:
+        assert process.stdout is not None
+        holder = process.stdout.readline().strip()
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+        assert leases.is_dead(holder)

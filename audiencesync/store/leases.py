@@ -53,10 +53,12 @@ def _place() -> str:
 
 
 def _began(pid: int) -> str:
+    """When the process began, in the kernel's own count; `dead` for one that only waits to be taken note of."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
         return "-"
+    return "dead" if fields[0] in ("Z", "X") else fields[19]
 
 
 def is_dead(holder: str) -> bool:
