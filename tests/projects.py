@@ -35,7 +35,7 @@ class Premises:
     """The project, and what people do with it; each destination is a server of the same name."""
 
     def __init__(self, root: Path, state_url: str, servers: Mapping[str, Recorder], *keys: str,
-                 **settings: Any) -> None:
+                 kind: type[Segment] = Paged, **settings: Any) -> None:
         self.file, self.servers, self.hour = root / "source.db", servers, 0.0
         with closing(sqlite3.connect(self.file)) as source:
             source.execute("CREATE TABLE members (key TEXT, user_id TEXT, email TEXT)")
@@ -44,7 +44,7 @@ class Premises:
         self.state_url = state_url
         options = {"write_key": "wk", "settle": timedelta(0), "timeout": timedelta(seconds=5), "concurrency": 2,
                    **settings}
-        destinations: dict[str, Destination] = {name: Paged(url=server.url, **options)
+        destinations: dict[str, Destination] = {name: kind(url=server.url, **options)
                                                 for name, server in servers.items()}
         self.project = Project(root, "shop", "UTC", SourceSettings(f"sqlite:///{self.file}"), state_url,
                                tuple(self.audience(key) for key in keys), destinations)

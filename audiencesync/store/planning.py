@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from sqlalchemy import (
     Column,
@@ -11,6 +12,7 @@ from sqlalchemy import (
     Integer,
     MetaData,
     Row,
+    Select,
     Subquery,
     Table,
     Text,
@@ -20,11 +22,13 @@ from sqlalchemy import (
     literal,
     null,
     select,
+    union_all,
 )
 from sqlalchemy.schema import CreateTable, DropTable
 
+from audiencesync.model import Span, Sync
 from audiencesync.store.connect import Store
-from audiencesync.store.content import as_of
+from audiencesync.store.content import as_of, changes, retries
 from audiencesync.store.stage import Stage, staged
 from audiencesync.store.tables import UserId, computations, memberships, rejections
 
@@ -89,11 +93,16 @@ def think(held: Stage, slot: int, computation_id: int, run: int) -> tuple[int, i
     return both[0], both[1]
 
 
-def think_again(held: Stage, slot: int, destination: str, computation_id: int) -> int:
-    """Add the users the destination refused before, with the value they would have; say how many that are."""
+def think_again(held: Stage, slot: int, destination: str, computation_id: int, before: Sequence[Sync]) -> int:
+    """Add the users the destination refused before, with the value they would have; say how many that are.
+
+    Whoever belongs to a sync that goes on `before` is refused no more when that is done.
+    """
     known = select(planned.c.user_id).where(planned.c.computation_id == slot)
-    mine = (rejections.c.destination == destination, rejections.c.computation_id == computation_id,
-            rejections.c.user_id.not_in(known))
+    mine = [rejections.c.destination == destination, rejections.c.computation_id == computation_id,
+            rejections.c.user_id.not_in(known)]
+    mine += [rejections.c.user_id.not_in(users) for sync in before for span in sync.spans
+             if span.computation_id == computation_id for users in _owed(sync, span)]
     columns = ["computation_id", "user_id", "since_run", "until_run", "included"]
     count = held.connection.execute(select(func.count()).select_from(rejections).where(*mine)).scalar_one()
     for member in (True, False):
@@ -111,11 +120,21 @@ def _told(computation_id: int, run: int) -> Subquery:
             .subquery("told"))
 
 
-def distinct_users(thought: Store, slots: list[int]) -> int:
-    """How many different people the planned calls of these numbers go to."""
+def _owed(sync: Sync, span: Span) -> list[Select[Any]]:
+    """The users of what is left of a span: those who differ, and those refused before."""
+    users = [select(query.subquery().c.user_id) for query in (changes(sync.mode, span), retries(sync, span))]
+    if sync.acknowledged is None:
+        return users
+    return [query.where(query.selected_columns[0] > sync.acknowledged) for query in users]
+
+
+def distinct_users(thought: Store, slots: list[int], going_on: Sequence[Sync]) -> int:
+    """How many different people the planned calls of these numbers, and the syncs that go on, are to."""
+    users = [select(planned.c.user_id).where(planned.c.computation_id.in_(slots)),
+             *(part for sync in going_on for span in sync.spans for part in _owed(sync, span))]
+    everybody = union_all(*users).subquery()
     with thought.read() as connection:
-        return connection.execute(select(func.count(distinct(planned.c.user_id)))
-                                  .where(planned.c.computation_id.in_(slots))).scalar_one()
+        return connection.execute(select(func.count(distinct(everybody.c.user_id)))).scalar_one()
 
 
 def left_behind(store: Store, keys: list[str]) -> tuple[Row[tuple[str]], ...]:

@@ -13,6 +13,7 @@ from audiencesync.delivery import page_size
 from audiencesync.errors import AudiencesyncError, Interrupted, StateUnavailable
 from audiencesync.model import (
     Audience,
+    Chunk,
     Destination,
     Outcome,
     Page,
@@ -48,7 +49,8 @@ class _Desk:
     blocked: Outcome | None
     open: Sequence[Sync]
     numbers: Iterator[int]
-    slots: list[tuple[str, Span]] = field(default_factory=list)
+    slots: list[tuple[str, int, Span]] = field(default_factory=list)
+    """What is planned: the mode, the open sync that it has to wait for, the span."""
     rows: list[PlannedSync] = field(default_factory=list)
 
 
@@ -76,6 +78,7 @@ def plan(project: Project, store: Store, audiences: Sequence[Audience], destinat
                 raise
             except AudiencesyncError as error:
                 errors.append((error.exit_code, str(error)))
+                _owed(project, store, thought, audience, known.get(audience.key), desks)
         deliveries = [_delivery(store, thought, desk) for desk in desks]
     left = planning.left_behind(store, [audience.key for audience in project.audiences])
     return Plan(moment, tuple(found), tuple(row for desk in desks for row in desk.rows), tuple(deliveries),
@@ -104,16 +107,30 @@ def _audience(project: Project, thought: Store, source: Source, audience: Audien
                                held.rows - held.members, "" if last else "new")
 
 
+def _owed(project: Project, store: Store, thought: Store, audience: Audience, known: runs.Due | None,
+          desks: Sequence[_Desk]) -> None:
+    """An audience that cannot be computed is still told as of its last run where a destination lags behind."""
+    if known is None or known.run is None or known.retired:
+        return
+    shape = envelope(project.name, audience, str(known.id_kind), known.run.as_of)
+    members = _draft("", [Span(known.computation_id, audience.key, 0, known.run.number, shape)])
+    found = (Chunk([call.user_id for call in page.calls], [call.included or "{}" for call in page.calls])
+             for page in content.pages(store, members, size=5000, retried=False))
+    with stage(thought, found) as held:
+        for desk in desks:
+            if desk.name in audience.destinations:
+                _plan_sync(thought, held, desk, known.computation_id, Span(0, audience.key, 0, 0, shape))
+
+
 def _going_on(store: Store, name: str, known: Mapping[str, runs.Due]) -> list[Sync]:
     """The open syncs of the audiences asked for, without those that are paused."""
-    alive = {due.computation_id for due in known.values() if not due.paused}
     mine = {due.computation_id for due in known.values()}
-    found = []
-    for sync in syncs.open_syncs(store, name):
-        if mine & {span.computation_id for span in sync.spans}:
-            paused = mine - alive
-            found.append(replace(sync, spans=tuple(span for span in sync.spans if span.computation_id not in paused)))
-    return [sync for sync in found if sync.spans]
+    found = [sync for sync in syncs.open_syncs(store, name) if mine & {span.computation_id for span in sync.spans}]
+    due = runs.latest(store, {span.key for sync in found for span in sync.spans}).values()
+    paused = {one.computation_id for one in due if one.paused}
+    alive = [replace(sync, spans=tuple(span for span in sync.spans if span.computation_id not in paused))
+             for sync in found]
+    return [sync for sync in alive if sync.spans]
 
 
 def _plan_sync(thought: Store, held: Stage, desk: _Desk, identity: int, span: Span) -> None:
@@ -122,10 +139,13 @@ def _plan_sync(thought: Store, held: Stage, desk: _Desk, identity: int, span: Sp
     mode = "incremental" if run else "initial"
     slot = next(desk.numbers)
     entered, exited = planning.think(held, slot, identity, run)
-    again = planning.think_again(held, slot, desk.name, identity)
+    again = planning.think_again(held, slot, desk.name, identity, desk.open)
     desk.rows.append(PlannedSync(span.key, desk.name, mode, status, entered, exited, again, reason))
     if status == "ready":
-        desk.slots.append((mode, replace(span, computation_id=slot, from_run=planning.FROM, to_run=planning.TO)))
+        behind = max((sync.id for sync in desk.open if sync.mode != "incremental"
+                      and identity in {one.computation_id for one in sync.spans}), default=0)
+        desk.slots.append((mode, behind, replace(span, computation_id=slot, from_run=planning.FROM,
+                                                 to_run=planning.TO)))
 
 
 def _standing(thought: Store, desk: _Desk, identity: int) -> tuple[int, str, str]:
@@ -158,24 +178,24 @@ def _delivery(store: Store, thought: Store, desk: _Desk) -> PlannedDelivery:
             desk.rows += [PlannedSync(span.key, desk.name, sync.mode, "goes on", tally.values[index, True],
                                       tally.values[index, False], 0, "an earlier command began it")
                           for index, span in enumerate(sync.spans)]
-        desk.slots.sort(key=lambda pair: (pair[0], pair[1].envelope.id_kind, pair[1].key))
-        for _, same in groupby(desk.slots, key=lambda pair: (pair[0], pair[1].envelope.id_kind)):
-            draft = _draft(desk.name, [span for _, span in same])
+        desk.slots.sort(key=lambda slot: (*slot[:2], slot[2].envelope.id_kind, slot[2].key))
+        for _, same in groupby(desk.slots, key=lambda slot: (*slot[:2], slot[2].envelope.id_kind)):
+            draft = _draft(desk.name, [span for *_, span in same])
             size = page_size(desk.settings.page, pace, draft.spans)
             _count(tally, desk, draft, content.pages(thought, draft, size=size, table=planning.planned, retried=False))
-    users = tally.users + planning.distinct_users(thought, [span.computation_id for _, span in desk.slots])
+    going_on = desk.open if desk.blocked is None else ()
+    users = planning.distinct_users(thought, [span.computation_id for *_, span in desk.slots], going_on)
     return PlannedDelivery(desk.name, tally.calls, users, tally.requests, tally.refused,
                            _seconds(pace, tally.calls, tally.requests), show_rate(pace) if pace else "")
 
 
 @dataclass(slots=True)
 class _Tally:
-    """What a destination would be sent; `users` are those of syncs that go on, `values` counts by span and value."""
+    """What a destination would be sent; `values` counts the calls of one sync by span and value."""
 
     calls: int = 0
     requests: int = 0
     refused: int = 0
-    users: int = 0
     values: Counter[tuple[int, bool]] = field(default_factory=Counter)
 
 
@@ -188,7 +208,6 @@ def _count(tally: _Tally, desk: _Desk, sync: Sync, pages: Iterable[Page]) -> Non
         tally.requests += len(packed.batches)
         tally.refused += len(packed.refused)
         if sync.id:
-            tally.users += len({call.user_id for call in page.calls})
             tally.values.update((call.span, call.value) for call in page.calls)
 
 
