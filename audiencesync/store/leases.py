@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, select, update
 
+from audiencesync import clock
 from audiencesync.errors import LeaseHeld, LeaseLost
 from audiencesync.store.connect import Store
 from audiencesync.store.tables import leases
@@ -29,7 +29,7 @@ class Lease:
     fence: int
     life: timedelta
     deadline: float
-    monotonic: Callable[[], float] = time.monotonic
+    monotonic: Callable[[], float] = clock.monotonic
 
     @property
     def remaining(self) -> float:
@@ -77,7 +77,7 @@ def is_dead(holder: str) -> bool:
 
 
 def acquire(store: Store, name: str, *, holder: str, life: timedelta = LIFE,
-            monotonic: Callable[[], float] = time.monotonic) -> Lease:
+            monotonic: Callable[[], float] = clock.monotonic) -> Lease:
     """Take the lease, or raise LeaseHeld while another living process has it."""
     began = monotonic()
     with store.write() as connection:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from audiencesync import failpoints
+from audiencesync import clock, failpoints
 from audiencesync.delivery import Commit, Delivery, Read, Send, Stop, Wait, page_size
 from audiencesync.model import Destination, Outcome, Sync
 from audiencesync.store import accounts, content, leases, syncs
@@ -39,7 +38,7 @@ class Courier:
     agenda: Agenda
     holder: str = field(default_factory=leases.this_process)
     wire: Callable[[Destination], Wire] = Threads
-    monotonic: Callable[[], float] = time.monotonic
+    monotonic: Callable[[], float] = clock.monotonic
     draw: Callable[[float], float] = field(default=lambda limit: random.uniform(0.0, limit))  # noqa: S311 - no secret
     interrupted: Callable[[], str] = field(default=lambda: "")
     outcomes: list[Outcome] = field(default_factory=list)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Mapping
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
-from audiencesync import failpoints
+from audiencesync import clock, failpoints
 from audiencesync.delivery import Flight
 from audiencesync.errors import DeliveryError, NotTaken, Unanswered
 from audiencesync.model import Channel, Destination, Refusal
@@ -46,7 +45,7 @@ class Threads:
             thread = threading.Thread(target=self._work, daemon=True)
             self._threads.append(thread)
             thread.start()
-        self._requests.put((flight, time.monotonic() + seconds))
+        self._requests.put((flight, clock.monotonic() + seconds))
 
     def answers(self, timeout: float) -> list[tuple[Flight, Answer]]:
         """The answers that are here, waiting up to `timeout` seconds for the first."""
@@ -86,7 +85,7 @@ class Threads:
 
 def _left(deadline: float) -> float:
     """Seconds until `deadline`; a process that slept past it must not let a byte leave."""
-    left = deadline - time.monotonic()
+    left = deadline - clock.monotonic()
     if left <= 0:
         raise NotTaken("this process slept past its deadline, so the request was not sent")
     return left
