@@ -31,7 +31,7 @@ def source(postgres_url: str) -> Iterator[Source]:
 @pytest.fixture
 def role(postgres_server: PostgresServer) -> Iterator[str]:
     """A role that must say its password, and may read nothing yet."""
-    postgres_server.execute(f"CREATE ROLE {WALLED} LOGIN PASSWORD 'opensesame'")
+    postgres_server.execute(f"DROP ROLE IF EXISTS {WALLED}", f"CREATE ROLE {WALLED} LOGIN PASSWORD 'opensesame'")
     yield WALLED
     postgres_server.execute(f"DROP ROLE {WALLED}")
 
