@@ -131,8 +131,12 @@ def state_exists(url: str) -> bool:
     from pathlib import Path
 
     from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
 
-    parsed = make_url(url)
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        return True  # opening it says what is wrong
     return parsed.get_backend_name() != "sqlite" or Path(parsed.database or "").is_file()
 
 

@@ -165,7 +165,7 @@ class _Builder:
         """Say that a key is given twice; its second value is read, for its own mistakes, and thrown away."""
         first = self.document.keys[loc]
         self.document.page.mistake(place, f"the key {loc[-1]!r} is given twice; it stands in line {first.line} already")
-        self._value(next(self.events), (*loc[:-1], f"{loc[-1]} again"))
+        self._value(next(self.events), (*loc[:-1], -1, *loc[-2:]))
 
 
 def _place(event: yaml.Event) -> Place:
