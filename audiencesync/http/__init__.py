@@ -30,6 +30,7 @@ LONGEST_CONNECT = 5.0
 """Seconds for each of a host's numbers and for the TLS handshake; a deadline cannot end a look-up of names."""
 
 _CONNECTED = ("connection.connect_tcp.complete", "connection.start_tls.complete")
+_HEADERS_NEXT, _BODY_NEXT = "http11.send_request_headers.started", "http11.send_request_body.started"
 
 for _name in ("httpx", "httpcore"):
     logging.getLogger(_name).setLevel(logging.WARNING)  # below it they write whole URLs
@@ -86,6 +87,10 @@ class Client:
                     if not deadline.covers(self._socket):
                         self._socket.close()
                         raise httpx.ConnectTimeout("connected too late")
+                elif event == _HEADERS_NEXT and deadline.over():
+                    raise httpx.ConnectTimeout("the time was over before anything was sent")
+                elif event == _BODY_NEXT and deadline.over():
+                    raise httpx.WriteTimeout("the time was over before the body was sent")
 
             timeout = httpx.Timeout(seconds, connect=min(seconds, LONGEST_CONNECT))
             # httpx's objects hold each other in a circle: what is taken out of it need not wait to be found as garbage

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import socket
 import threading
-import time
+
+from audiencesync.clock import monotonic
 
 
 class Deadline:
@@ -15,14 +16,19 @@ class Deadline:
     """
 
     def __init__(self, seconds: float, connection: socket.socket | None) -> None:
-        self.at = time.monotonic() + seconds
+        self.at = monotonic() + seconds
         self.passed = False
         self._connection = connection
 
     def covers(self, connection: socket.socket) -> bool:
         """Take over a connection just made; False when it comes too late to be used."""
         self._connection = connection
-        return not self.passed
+        return not self.over()
+
+    def over(self) -> bool:
+        """Ask the clock itself: in a process that wakes from a freeze this thread may run before the watching one."""
+        self.passed = self.passed or monotonic() >= self.at
+        return self.passed
 
     def expire(self) -> None:
         """End the request now."""
@@ -62,7 +68,7 @@ class Watch:
     def _run(self) -> None:
         with self._changed:
             while True:
-                now = time.monotonic()
+                now = monotonic()
                 for late in [deadline for deadline in self._deadlines if deadline.at <= now]:
                     self._deadlines.discard(late)
                     late.expire()
