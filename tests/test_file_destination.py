@@ -52,13 +52,24 @@ def test_a_line_is_the_call_that_segment_would_be_sent() -> None:
     assert b'{"batch":[%b]}' % b",".join(batch().body.splitlines()) == sent.body
 
 
-@pytest.mark.parametrize("torn", [b'{"type":"iden', b"x" * 200_000])
+@pytest.mark.parametrize("torn", [
+    batch().body[:1], batch().body[:13], batch().body[:60], batch().body[:40] + b"x" * 200_000])
 @pytest.mark.parametrize("before", [b"", b'{"whole":1}\n', b'{"whole":1}\n' + b"y" * 100_000 + b"\n"])
 def test_a_line_torn_by_a_killed_process_is_cut_away(tmp_path: Path, before: bytes, torn: bytes) -> None:
     path = tmp_path / "calls.jsonl"
     path.write_bytes(before + torn)
     send(path)
     assert path.read_bytes() == before + batch().body
+
+
+@pytest.mark.parametrize("last", [b"x", b"[1, 2]", b'{"type":"identify","userId":"u1"}', b"y" * 200_000])
+@pytest.mark.parametrize("before", [b"", b"a,b\n", batch().body])
+def test_a_last_line_that_is_not_ours_is_never_cut(tmp_path: Path, before: bytes, last: bytes) -> None:
+    path = tmp_path / "calls.jsonl"
+    path.write_bytes(before + last)
+    with pytest.raises(AccountRefused, match="did not write; choose another path"):
+        send(path)
+    assert path.read_bytes() == before + last
 
 
 def test_what_stands_there_already_is_kept(tmp_path: Path) -> None:
@@ -114,6 +125,14 @@ def test_a_relative_path_starts_at_the_project(tmp_path: Path) -> None:
 
 def test_nothing_settles_and_one_writes_at_a_time() -> None:
     made = File(path=Path("x"))
-    assert (made.settle, made.concurrency, made.pace(), made.fingerprint()) == (timedelta(0), 1, None, None)
+    assert (made.settle, made.concurrency, made.pace()) == (timedelta(0), 1, None)
     with pytest.raises(ValidationError):
         File(path=Path("x"), concurrency=2)
+
+
+def test_another_file_is_another_account_and_so_is_what_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "linked").symlink_to(tmp_path)
+    made = File(path=tmp_path / "calls.jsonl")
+    assert made.fingerprint() == File(path=tmp_path / "linked" / "calls.jsonl").fingerprint()
+    others = [File(path=tmp_path / "other.jsonl"), Segment.model_validate(Segment.example)]
+    assert made.fingerprint() not in {other.fingerprint() for other in others}

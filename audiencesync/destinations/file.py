@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
+from hashlib import blake2b
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -16,6 +17,9 @@ from audiencesync.destinations.identify import Renderer
 from audiencesync.errors import AccountRefused, DeliveryError, NotTaken, Unanswered
 from audiencesync.model import Batch, Call, Channel, Content, Destination, Packed, Packer, Refusal
 from audiencesync.schedule import Duration
+
+_OURS = b'{"type":"identify","messageId":"as_'
+"""How every line of ours begins."""
 
 
 class File(Destination):
@@ -31,6 +35,10 @@ class File(Destination):
     def resolve(self, root: Path) -> Self:
         """The same file, named from the project's folder."""
         return self.model_copy(update={"path": root / self.path.expanduser()})
+
+    def fingerprint(self) -> str:
+        """A hash of the file's full name: another file, like another account, was told nothing yet."""
+        return blake2b(b"file:" + os.fsencode(os.path.realpath(self.path)), digest_size=8).hexdigest()
 
     def packer(self, content: Content) -> Packer:
         """Renderer of one sync."""
@@ -97,15 +105,18 @@ def _open(path: Path) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
-        _cut_torn_line(file)
-    except OSError:
+        _cut_torn_line(path, file)
+    except (OSError, AccountRefused):
         os.close(file)
         raise
     return file
 
 
-def _cut_torn_line(file: int) -> None:
-    """Cut what a killed process left behind the last newline; those calls are sent again."""
+def _cut_torn_line(path: Path, file: int) -> None:
+    """Cut what a killed process left behind the last newline; those calls are sent again.
+
+    Raises AccountRefused for a last line that is not ours: nothing of somebody else's file is ever cut.
+    """
     found = os.fstat(file)
     if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EINVAL, "not a regular file")
@@ -117,8 +128,11 @@ def _cut_torn_line(file: int) -> None:
             at = start + newline + 1
             break
         at = start
-    if at < size:
-        os.ftruncate(file, at)
+    if at == size:
+        return
+    if not _OURS.startswith(os.pread(file, len(_OURS), at)):
+        raise AccountRefused(f"{path} ends in an unfinished line that audiencesync did not write; choose another path")
+    os.ftruncate(file, at)
 
 
 def _write(file: int, body: bytes) -> None:
