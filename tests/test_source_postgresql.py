@@ -106,8 +106,31 @@ def test_functions_that_act_on_more_than_the_result_are_refused(source: Source, 
         read(source, f"SELECT {call}::text AS user_id")
 
 
-def test_the_names_of_such_functions_may_stand_in_literals_and_comments(source: Source) -> None:
-    assert read(source, "SELECT 'pg_notify(x)' AS user_id -- not nextval('s')") == ["pg_notify(x)"]
+@pytest.mark.parametrize("sql", [
+    r"SELECT E'\'', nextval('s'), ''", r"SELECT e'\\\'', nextval('s'), ''", "SELECT E'a'\n'\\'', nextval('s'), ''",
+    r"SELECT 'a\', nextval('s'), ''", r"SELECT nameE'\', nextval('s'), ''", "SELECT $$'$$, nextval('s'), ''",
+    "SELECT $a$ $$ ' $a$, nextval('s'), ''", "SELECT x$$, nextval('s'), x$$", "SELECT 1 --'\r, nextval('s'), ''",
+    "SELECT /* /* */ ' */ nextval('s'), ''", "SELECT nextval /* /* */ */ ('s')",
+    """SELECT 1 AS "'", nextval('s'), ''""",
+])
+def test_no_quote_hides_the_call_of_such_a_function(source: Source, sql: str) -> None:
+    with pytest.raises(QueryError, match="the function nextval acts on more than this query's result"):
+        read(source, sql)
+
+
+@pytest.mark.parametrize("sql", ["SELECT U&\"next\\0076al\"('s')", "SELECT 1 /* /* /* ' */ */ */, nextval('s'), ''"])
+def test_names_and_comments_that_cannot_be_seen_through_are_refused(source: Source, sql: str) -> None:
+    with pytest.raises(QueryError, match="which functions this calls cannot be seen"):
+        read(source, sql)
+
+
+@pytest.mark.parametrize(("literal", "said"), [
+    ("'pg_notify(x)'", "pg_notify(x)"), (r"E'\'nextval(x)'", "'nextval(x)"), ("$a$nextval($$)$a$", "nextval($$)"),
+    (r"'\'", "\\"), ("'/*'/* nextval( /* lo_put( */ */", "/*"), ("E'a'\n-- b\n'\\'nextval('", "a'nextval("),
+])
+def test_the_names_of_such_functions_may_stand_in_literals_and_comments(
+        source: Source, literal: str, said: str) -> None:
+    assert read(source, f"SELECT {literal} AS user_id -- not nextval('s')") == [said]
 
 
 def test_a_lock_of_another_session_is_waited_for_no_longer_than_allowed(source: Source, postgres_url: str) -> None:

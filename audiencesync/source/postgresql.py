@@ -33,7 +33,21 @@ _DENIED = re.compile(
     re.IGNORECASE)
 """Functions that act outside the transaction, wait for others, read the server's files or run other SQL."""
 
-_HIDDEN = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
+_LETTER = r"\w$\x80-\U0010ffff"
+_HIDDEN = re.compile(rf"""
+ (?P<name> "(?:[^"]|"")*+" )
+ | (?<![{_LETTER}])[eE] '(?:[^'\\]|\\.|'')*+' (?: (?:\s|--[^\n\r]*+)*+ '(?:[^'\\]|\\.|'')*+' )*+
+ | '(?:[^']|'')*+'
+ | (?<![{_LETTER}])\$ (?P<tag> (?:[^\W\d][\w\x80-\U0010ffff]*+)? ) \$ .*? \$(?P=tag)\$
+ | --[^\n\r]*+
+ | /\*(?: /\*(?:(?!/\*|\*/).)*+\*/ | (?!/\*|\*/). )*+\*/""", re.DOTALL | re.VERBOSE)
+"""Literals and comments, and the quoted names among which they stand: PostgreSQL's manual, 4.1 Lexical Structure.
+
+In an E'' literal, also where it goes on behind a line break, a backslash takes the quote after it along.
+"""
+
+_UNREADABLE = re.compile(r"/\*|\bu&\"", re.IGNORECASE)
+"""What may hide a call from the list: comments three deep, names spelt with escapes."""
 
 _AWAY = ("08", "28", "3D", "40", "53", "57", "58", "XX", "25P")
 """Classes of SQLSTATE that say nothing of the SQL: PostgreSQL's manual, appendix A."""
@@ -67,7 +81,11 @@ class PostgresqlSource(GenericSource):
 
     def guard(self, audience: Audience) -> None:
         """Refuse functions with effects; that there is one statement, and that it reads, the server's cursor sees."""
-        plain = _HIDDEN.sub(lambda hidden: " " * len(hidden[0]), audience.sql)
+        plain = _HIDDEN.sub(lambda hidden: hidden["name"] or " " * len(hidden[0]), audience.sql)
+        found = _UNREADABLE.search(plain)
+        if found:
+            raise wrong(audience, "which functions this calls cannot be seen", at=(found.start(), len(found[0])),
+                        hint='write names without U&"...", and comments at most one within another')
         found = _DENIED.search(plain)
         if found:
             raise wrong(audience, f"the function {found[1]} acts on more than this query's result",
