@@ -121,6 +121,11 @@ def test_spaces_around_an_id_are_kept(source: Source) -> None:
     assert ids(source, "SELECT ' ' || user_id || ' ' AS user_id FROM orders WHERE total = 10") == [" u1 "]
 
 
+@pytest.mark.parametrize("long", ["x" * 1000, "é" * 1000, "🙂" * 500])
+def test_an_id_of_a_thousand_characters_and_two_thousand_bytes_is_taken(source: Source, long: str) -> None:
+    assert ids(source, f"SELECT '{long}' AS user_id") == [long]
+
+
 def test_no_rows_are_an_empty_audience(source: Source) -> None:
     result = source.read(audience("SELECT user_id FROM orders WHERE total > 10000"), NOON)
     assert (result.id_kind, list(result.chunks)) == ("user_id", [])
@@ -132,6 +137,7 @@ def test_no_rows_are_an_empty_audience(source: Source) -> None:
     ("'  '", "is blank: '  '", "trim(user_id) <> ''"),
     ("CAST(1.5 AS DOUBLE PRECISION)", "is a floating-point number: 1.5", "CAST(... AS text) AS user_id"),
     ("'" + "x" * 1001 + "'", "is 1,001 characters long; at most 1,000", "is user_id the right column?"),
+    ("'" + "🙂" * 501 + "'", "is 2,004 bytes of UTF-8 long; at most 2,000", "is user_id the right column?"),
 ])
 def test_a_row_whose_id_is_none_fails_the_run_and_is_named(
         source: Source, kind: str, value: str, said: str, hint: str) -> None:

@@ -19,7 +19,10 @@ from audiencesync.source.problems import wrong
 Row = Sequence[Any]
 
 LONGEST = 1000
-"""Characters of an id; Segment refuses longer ones, and a key of a table must end somewhere."""
+"""Characters of an id; Segment refuses longer ones."""
+
+WIDEST = 2000
+"""Bytes of an id in UTF-8: what PostgreSQL's index takes is a row of 2,704 bytes, whose other columns need some."""
 
 _TEXTS = frozenset({str})
 _LEGAL = frozenset({str, int, UUID})
@@ -104,7 +107,10 @@ def _as_texts(values: list[Any]) -> list[str] | None:
     joined = "\n".join(ids)
     if "\0" in joined or not all(map(str.strip, ids)) or not encodable(joined):
         return None
-    return ids if max(map(len, ids)) <= LONGEST else None
+    longest = max(map(len, ids))
+    if longest > LONGEST or (longest > WIDEST // 4 and any(_width(text) > WIDEST for text in ids)):
+        return None
+    return ids
 
 
 def _trouble(value: Any, name: str) -> tuple[str, str] | None:
@@ -122,8 +128,14 @@ def _trouble(value: Any, name: str) -> tuple[str, str] | None:
         (lambda text: not encodable(text), "text with half a surrogate pair", "mend the row in the source"),
         (lambda text: len(text) > LONGEST, f"{len(text):,} characters long; at most {LONGEST:,} are allowed",
          f"is {name} the right column?"),
+        (lambda text: _width(text) > WIDEST, f"{_width(text):,} bytes of UTF-8 long; at most {WIDEST:,} are allowed",
+         f"is {name} the right column?"),
     )
     return next(((f"{what}: {_shown(value)}", hint) for fails, what, hint in tests if fails(text)), None)
+
+
+def _width(text: str) -> int:
+    return len(text.encode(errors="surrogatepass"))
 
 
 def _shown(value: Any) -> str:
