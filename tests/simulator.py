@@ -132,8 +132,9 @@ class SimulatedWire:
         found, self.arrived = self.arrived, []
         return found
 
-    def close(self) -> None:
+    def close(self) -> bool:
         """Nothing to let go of."""
+        return True
 
 
 @dataclass

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audiencesync.delivery import Commit, Delivery, Flight, Read, Send, Stop, Wait
+from audiencesync.delivery import Commit, Delivery, Flight, Pace, Read, Send, Stop, Wait
 from audiencesync.delivery.machine import ATTEMPTS, HOPELESS, PATIENCE
 from audiencesync.errors import AccountRefused, CallsRefused, DeliveryError, NotTaken, Unanswered
 from audiencesync.model import Batch, Call, Packed, Packer, Page, Refusal
@@ -77,7 +77,7 @@ class Drive:
         if self.claimed is not None and self.claimed != self.acknowledged:
             self.arrived = {call.user_id for call in rest if call.user_id <= self.claimed}
         machine = Delivery(self.packer, claimed=self.claimed, acknowledged=self.acknowledged,
-                           concurrency=self.concurrency, pace=self.pace, draw=self.draw)
+                           concurrency=self.concurrency, pace=Pace(self.pace), draw=self.draw)
         flying: list[tuple[float, int, Flight]] = []
         order = count()
         for turn in range(100_000):

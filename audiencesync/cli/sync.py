@@ -99,6 +99,7 @@ def _deliver(session: Session, work: Work, patterns: Sequence[str], names: Seque
     from audiencesync.sync import Request
 
     chosen, wanted = _chosen(session, patterns, names)
+    _warn_of_the_future(as_of)
     with interruptible() as interrupted, session.writing() as store, watching() as watch:
         report = work(session.project, store, Request(chosen, wanted, as_of=as_of, wait=wait, interrupted=interrupted,
                                                       watch=watch))
@@ -106,3 +107,12 @@ def _deliver(session: Session, work: Work, patterns: Sequence[str], names: Seque
         click.echo(f"error: {message}", err=True)
     session.say(reports.document(report, allow), reports.text(report, session.zone))
     session.end(reports.exit_code(report, allow))
+
+
+def _warn_of_the_future(as_of: datetime | None) -> None:
+    """A run can be made for any instant, but none after it for an earlier one."""
+    from datetime import UTC, timedelta
+
+    if as_of is not None and as_of > datetime.now(UTC) + timedelta(minutes=1):
+        click.echo(f"warning: {as_of:%Y-%m-%d %H:%M}Z lies ahead of the clock; until then a sync without --as-of is "
+                   "refused, since no run goes back in time", err=True)

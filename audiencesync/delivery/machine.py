@@ -13,7 +13,6 @@ from audiencesync.delivery.pace import Pace
 from audiencesync.delivery.steps import Commit, Flight, PageUnderWay, Read, Send, Step, Stop, Wait
 from audiencesync.errors import AccountRefused, CallsRefused, DeliveryError, NotTaken, Unanswered
 from audiencesync.model import Call, Packed, Packer, Page, Progress, Refusal
-from audiencesync.schedule import RateLimit
 
 ATTEMPTS = 5
 """Failures in a row after which a sync gives up until the next command."""
@@ -32,9 +31,9 @@ class Delivery:
     """
 
     def __init__(self, packer: Packer, *, claimed: str | None, acknowledged: str | None, concurrency: int,
-                 pace: RateLimit | None, draw: Callable[[float], float], told: int = 0) -> None:
+                 pace: Pace, draw: Callable[[float], float], told: int = 0) -> None:
         self._packer, self._concurrency, self._draw = packer, concurrency, draw
-        self._pace = Pace(pace)
+        self._pace = pace
         self._claimed, self._acknowledged = claimed, acknowledged
         self._ahead = concurrency
         self._pages: deque[PageUnderWay] = deque()

@@ -68,7 +68,8 @@ class Sync:
 class Outcome:
     """What a command did to one sync; `sent` are the calls accepted meanwhile, `remaining` those it still owes.
 
-    `status` is done, waiting, paused, held, leased or interrupted; `reason`, `until` and `help` say why it is not done.
+    `status` is done, waiting, paused (the destination), skipped (an audience is paused), held, interrupted or yielded;
+    `reason`, `until` and `help` say why it is not done.
     """
 
     destination: str

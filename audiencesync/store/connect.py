@@ -10,8 +10,9 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
-from audiencesync.errors import StateUnavailable
-from audiencesync.store.engine import BACKENDS, Backend, open_engine
+from audiencesync.errors import StateUnavailable, UsageError
+from audiencesync.store.backends import BACKENDS, Backend
+from audiencesync.store.engine import open_engine
 
 
 class Store:
@@ -78,6 +79,8 @@ def _translated() -> Iterator[None]:
         yield
     except DBAPIError as error:
         lines = str(error.orig).strip().splitlines() or ["no reason given"]
+        if "file is not a database" in lines[0]:
+            raise UsageError("state: the file is there, but it is no SQLite database; name another one") from error
         raise StateUnavailable(f"the state database does not answer as it should: {lines[0]}") from error
     except SQLAlchemyError as error:
         raise StateUnavailable(f"the state database cannot be used: {str(error).splitlines()[0]}") from error

@@ -33,24 +33,38 @@ def as_of(run: int, table: FromClause = memberships) -> ColumnElement[bool]:
     return and_(table.c.since_run <= run, or_(table.c.until_run.is_(None), table.c.until_run > run))
 
 
-def changes(mode: str, span: Span, table: FromClause = memberships) -> Select[Any]:
-    """(user_id, value, included) of everyone a span is about; mode as in the sync's row.
+def differ(store: Store, computation_id: int, from_run: int, to_run: int) -> bool:
+    """Whether any user's value differs between two runs."""
+    with store.read() as connection:
+        return connection.execute(_changed(computation_id, from_run, to_run, memberships).limit(1)).first() is not None
 
-    A row outside of (from, to] cannot be part of a difference, which keeps an increment to one cheap scan.
-    """
+
+def changes(mode: str, span: Span, table: FromClause = memberships) -> Select[Any]:
+    """(user_id, value, included) of everyone a span is about; mode as in the sync's row."""
     mine = table.c.computation_id == span.computation_id
     if mode == "initial":
         member = select(table.c.user_id, literal_column("1").label("value"), table.c.included)
         return member.where(mine, as_of(span.to_run, table))
-    then, now = as_of(span.from_run, table), as_of(span.to_run, table)
-    value = func.max(case((now, 1), else_=0))
-    included = func.max(case((now, table.c.included), else_=null()))
-    grouped = select(table.c.user_id, value.label("value"), included.label("included")).group_by(table.c.user_id)
     if mode == "backfill":
-        return grouped.where(mine, table.c.since_run <= span.to_run)
-    touched = or_(and_(table.c.since_run > span.from_run, table.c.since_run <= span.to_run),
-                  and_(table.c.until_run > span.from_run, table.c.until_run <= span.to_run))
-    return grouped.where(mine, touched).having(value != func.max(case((then, 1), else_=0)))
+        return _valued(span.to_run, table).where(mine, table.c.since_run <= span.to_run)
+    return _changed(span.computation_id, span.from_run, span.to_run, table)
+
+
+def _valued(run: int, table: FromClause) -> Select[Any]:
+    """Each user's value as of `run`, over all his rows that a caller chooses."""
+    now = as_of(run, table)
+    value = func.max(case((now, 1), else_=0)).label("value")
+    included = func.max(case((now, table.c.included), else_=null())).label("included")
+    return select(table.c.user_id, value, included).group_by(table.c.user_id)
+
+
+def _changed(computation_id: int, from_run: int, to_run: int, table: FromClause) -> Select[Any]:
+    """A row outside of (from, to] cannot be part of a difference, which keeps an increment to one cheap scan."""
+    then, now = as_of(from_run, table), as_of(to_run, table)
+    touched = or_(and_(table.c.since_run > from_run, table.c.since_run <= to_run),
+                  and_(table.c.until_run > from_run, table.c.until_run <= to_run))
+    differs = func.max(case((now, 1), else_=0)) != func.max(case((then, 1), else_=0))
+    return _valued(to_run, table).where(table.c.computation_id == computation_id, touched).having(differs)
 
 
 def retries(sync: Sync, span: Span) -> Select[Any]:
@@ -88,7 +102,8 @@ def _streams(store: Store, sync: Sync, size: int, table: FromClause, *, retried:
     queries = [(changes(sync.mode, span, table), index) for index, span in enumerate(sync.spans)]
     if retried:
         queries += [(retries(sync, span), index) for index, span in enumerate(sync.spans)]
-    whole = size * max(5, -(-100 // size))  # of a chunk comes a whole number of pages, however it is read
+    # of a lone stream's chunk comes a whole number of pages; many streams hold no more in memory together than one
+    whole = size * max(5, -(-100 // size)) if len(queries) == 1 else max(100, 5 * size // len(queries))
     return [_chunks(store, query, index, sync.acknowledged, whole) for query, index in queries]
 
 

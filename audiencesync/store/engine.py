@@ -1,181 +1,18 @@
-"""The two databases a state can live in, and all in which they differ."""
+"""How the state is opened: SQLite beside the project, or PostgreSQL for several hosts."""
 
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar
 from urllib.parse import quote
 
-import orjson
-from sqlalchemy import (
-    ARRAY,
-    URL,
-    Connection,
-    Engine,
-    Insert,
-    Integer,
-    Select,
-    Subquery,
-    Table,
-    Text,
-    bindparam,
-    cast,
-    create_engine,
-    event,
-    func,
-    insert,
-    literal_column,
-    or_,
-    select,
-    text,
-)
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import StaticPool
 
 from audiencesync.errors import UsageError
-
-
-class Backend(ABC):
-    """What SQLite and PostgreSQL say differently; a new database for the state is one more of these.
-
-    `alone` are the execution options under which each statement is its own transaction, `together` the others.
-    """
-
-    alone: ClassVar[dict[str, Any]] = {"isolation_level": "AUTOCOMMIT"}
-    together: ClassVar[dict[str, Any]] = {"isolation_level": "READ COMMITTED"}
-
-    @abstractmethod
-    def array(self, name: str, *, paired: bool = False) -> Select[Any]:
-        """A select of the texts in the array parameter `name` (and of `name`_included beside them)."""
-
-    @abstractmethod
-    def parameters(self, name: str, ids: list[str], included: list[str] | None = None) -> dict[str, object]:
-        """The values that `array` wants for these lists of one length."""
-
-    @abstractmethod
-    def gather(self, connection: Connection, rows: Subquery) -> list[list[Any]]:
-        """The columns of a sorted subquery, each as one list."""
-
-    @abstractmethod
-    def sort(self, heap: Table, stage: Table) -> Insert:
-        """Copy the heap's rows into the stage in the order of the ids, one row an id."""
-
-    @abstractmethod
-    def differences(self, stage: Table, present: Select[Any], diff: Table) -> tuple[Insert, ...]:
-        """Fill `diff` with who is staged and not present (entered: true) and the reverse (false)."""
-
-    def now(self, connection: Connection) -> datetime:
-        """The database's own time, which all hosts share."""
-        moment: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
-        return moment.astimezone(UTC)
-
-    def one_at_a_time(self, connection: Connection) -> None:
-        """Let no other process migrate until this transaction ends."""
-        connection.execute(select(func.pg_advisory_xact_lock(0x61756469656E6365)))
-
-    def add(self, table: Table) -> Insert:
-        """Insert a row unless it is there: another process may be making it at this moment."""
-        from sqlalchemy.dialects import postgresql
-        return postgresql.insert(table).on_conflict_do_nothing()
-
-    @property
-    def for_update(self) -> bool:
-        """Whether a row is locked by reading it; SQLite's writers are alone anyway."""
-        return True
-
-
-class Sqlite(Backend):
-    """A file beside the project: WAL, synchronous FULL, and the write lock only while something is written.
-
-    The driver is kept from opening transactions by itself, so that a statement outside of one stands alone.
-    """
-
-    alone: ClassVar[dict[str, Any]] = {}
-    together: ClassVar[dict[str, Any]] = {}
-
-    def array(self, name: str, *, paired: bool = False) -> Select[Any]:
-        """One JSON array; a text of 5,000 ids costs a sixth of 5,000 rows of parameters."""
-        items = func.json_each(bindparam(name)).table_valued("value", name=f"{name}_items")
-        if not paired:
-            return select(items.c.value)
-        return select(func.json_extract(items.c.value, "$[0]"), func.json_extract(items.c.value, "$[1]"))
-
-    def parameters(self, name: str, ids: list[str], included: list[str] | None = None) -> dict[str, object]:
-        """Ids alone, or pairs."""
-        items: list[Any] = ids if included is None else list(zip(ids, included, strict=True))
-        return {name: orjson.dumps(items).decode()}
-
-    def gather(self, connection: Connection, rows: Subquery) -> list[list[Any]]:
-        """One JSON array a column."""
-        return list(map(orjson.loads, connection.execute(select(*map(func.json_group_array, rows.c))).one()))
-
-    def sort(self, heap: Table, stage: Table) -> Insert:
-        """The plus keeps SQLite to its sorter: a walk along an index of unsorted rows costs seven times as much."""
-        ordered = select(heap.c.user_id, heap.c.included).order_by(text("+user_id"), heap.c.included)
-        return insert(stage).prefix_with("OR IGNORE").from_select(["user_id", "included"], ordered)
-
-    def differences(self, stage: Table, present: Select[Any], diff: Table) -> tuple[Insert, ...]:
-        """EXCEPT with an ORDER BY lets SQLite merge two sorted walks."""
-        staged = select(stage.c.user_id)
-        sides = ((staged.except_(present), 1), (present.except_(staged), 0))
-        return tuple(
-            insert(diff).from_select(
-                ["user_id", "entered"],
-                select(side.order_by(text("1")).subquery().c.user_id, literal_column(str(entered))))
-            for side, entered in sides)
-
-    def now(self, connection: Connection) -> datetime:
-        """A file has the time of the host it lies on."""
-        del connection
-        return datetime.now(UTC)
-
-    def one_at_a_time(self, connection: Connection) -> None:
-        """BEGIN IMMEDIATE has seen to it."""
-
-    def add(self, table: Table) -> Insert:
-        """The same in SQLite's own words."""
-        return insert(table).prefix_with("OR IGNORE")
-
-    @property
-    def for_update(self) -> bool:
-        """BEGIN IMMEDIATE has seen to it."""
-        return False
-
-
-class Postgresql(Backend):
-    """A server that several hosts share."""
-
-    def array(self, name: str, *, paired: bool = False) -> Select[Any]:
-        """One array parameter, unnested; two of one length go side by side."""
-        names = [name, f"{name}_included"] if paired else [name]
-        return select(*(func.unnest(cast(bindparam(part, type_=ARRAY(Text)), ARRAY(Text))) for part in names))
-
-    def parameters(self, name: str, ids: list[str], included: list[str] | None = None) -> dict[str, object]:
-        """One array each."""
-        return {name: ids} if included is None else {name: ids, f"{name}_included": included}
-
-    def gather(self, connection: Connection, rows: Subquery) -> list[list[Any]]:
-        """One array a column."""
-        return [column or [] for column in connection.execute(select(*map(func.array_agg, rows.c))).one()]
-
-    def sort(self, heap: Table, stage: Table) -> Insert:
-        """Grouping gives one row an id; the full join below sorts or hashes as it likes."""
-        single = select(heap.c.user_id, func.min(heap.c.included)).group_by(heap.c.user_id)
-        return insert(stage).from_select(["user_id", "included"], single)
-
-    def differences(self, stage: Table, present: Select[Any], diff: Table) -> tuple[Insert, ...]:
-        """One full join costs less than half of two EXCEPTs here."""
-        current = present.subquery("present")
-        joined = stage.join(current, stage.c.user_id == current.c.user_id, full=True)
-        changes = (select(func.coalesce(stage.c.user_id, current.c.user_id), cast(current.c.user_id.is_(None), Integer))
-                   .select_from(joined)
-                   .where(or_(stage.c.user_id.is_(None), current.c.user_id.is_(None))))
-        return (insert(diff).from_select(["user_id", "entered"], changes),)
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:
@@ -215,7 +52,7 @@ def open_engine(url: str, *, create: bool = True) -> Engine:
     """
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise UsageError("state: this is not a database URL; write sqlite:///audiencesync.db "
                          "or postgresql+psycopg://user@host/database") from None
     kind = parsed.get_backend_name()
@@ -237,14 +74,16 @@ def open_engine(url: str, *, create: bool = True) -> Engine:
 
 
 def _postgresql(url: URL) -> Engine:
+    """Times are in UTC and nothing waits for ever, whatever else the URL asks for; what it says wins."""
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
+    settings = {"connect_timeout": 10, "application_name": "audiencesync", "keepalives": 1, "keepalives_idle": 30,
+                "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 30_000}
+    asked = {name: value for name, value in settings.items() if name not in url.query}
+    own = url.query.get("options", "")
+    asked["options"] = f"-c lock_timeout=30s {own if isinstance(own, str) else ' '.join(own)} -c timezone=UTC"
     try:
-        return create_engine(url, hide_parameters=True, pool_pre_ping=True,
-                             connect_args={"connect_timeout": 10, "options": "-c timezone=UTC",
-                                           "application_name": "audiencesync"})
+        return create_engine(url.difference_update_query(["options"]), hide_parameters=True, pool_pre_ping=True,
+                             connect_args=asked)
     except ModuleNotFoundError:
         raise UsageError("state: PostgreSQL needs its driver: pip install 'audiencesync[postgres]'") from None
-
-
-BACKENDS: dict[str, Backend] = {"sqlite": Sqlite(), "postgresql": Postgresql()}

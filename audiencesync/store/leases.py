@@ -48,7 +48,7 @@ def _place() -> str:
         kernel = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         space = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - the target is no path
     except OSError:
-        kernel = space = ""
+        return ""  # nothing tells this host from another of the same name
     return hashlib.blake2b(f"{socket.gethostname()} {kernel} {space}".encode(), digest_size=8).hexdigest()
 
 
@@ -65,7 +65,7 @@ def is_dead(holder: str) -> bool:
     """Whether the holder is a process of this very host that no longer runs."""
     place, _, rest = holder.partition("/")
     pid, _, began = rest.partition("/")
-    if place != _place() or not pid.isdecimal():
+    if not place or place != _place() or not pid.isdecimal():
         return False
     try:
         os.kill(int(pid), 0)
@@ -83,7 +83,7 @@ def acquire(store: Store, name: str, *, holder: str, life: timedelta = LIFE,
     with store.write() as connection:
         connection.execute(store.backend.add(leases).values(name=name, fence=0, expires=store.now(connection)))
         query = select(leases).where(leases.c.name == name)
-        row = connection.execute(query.with_for_update() if store.backend.for_update else query).one()
+        row = connection.execute(store.backend.locked(query)).one()
         now = store.now(connection)
         if row.holder is not None and row.expires > now and not is_dead(row.holder):
             raise LeaseHeld(f"another process works {name.partition(':')[2]} (its lease runs until "
@@ -94,10 +94,13 @@ def acquire(store: Store, name: str, *, holder: str, life: timedelta = LIFE,
 
 
 def guard(store: Store, connection: Connection, lease: Lease) -> None:
-    """Refuse to write (LeaseLost) unless the lease is still this holder's and has not run out."""
+    """Refuse to write (LeaseLost) unless the lease is still this holder's.
+
+    One that ran out and that nobody took is still his: the row is locked, so nobody has acted meanwhile.
+    """
     query = select(leases).where(leases.c.name == lease.name)
-    row = connection.execute(query.with_for_update() if store.backend.for_update else query).one_or_none()
-    if row is None or row.fence != lease.fence or row.expires <= store.now(connection):
+    row = connection.execute(store.backend.locked(query)).one_or_none()
+    if row is None or (row.fence, row.holder) != (lease.fence, lease.holder):
         raise LeaseLost(f"another process took {lease.name.partition(':')[2]} over while this one slept; "
                         "it goes on from there, nothing is lost")
 

@@ -52,7 +52,7 @@ def present(computation_id: int) -> Select[Any]:
 def _computation(store: Store, connection: Connection, audience: Audience) -> Row[Any]:
     """The audience's row, made at its first appearance and locked until the transaction ends."""
     query = select(computations).where(computations.c.key == audience.key)
-    query = query.with_for_update() if store.backend.for_update else query
+    query = store.backend.locked(query)
     row = connection.execute(query).one_or_none()
     if row is None:
         connection.execute(store.backend.add(computations).values(key=audience.key, kind=audience.kind))

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, insert
+from sqlalchemy import Column, Connection, Integer, MetaData, Table, insert
 from sqlalchemy.schema import CreateTable, DropTable
 
 from audiencesync import failpoints
@@ -22,8 +22,8 @@ def _temporary_table(name: str, *columns: Column[Any], **options: Any) -> Table:
     return Table(name, _temporary, *columns, prefixes=["TEMPORARY"], **options)
 
 
-_heap = _temporary_table("stage_rows", Column("user_id", UserId), Column("included", Text))
-staged = _temporary_table("stage", Column("user_id", UserId, primary_key=True), Column("included", Text),
+_heap = _temporary_table("stage_rows", Column("user_id", UserId), Column("included", UserId))
+staged = _temporary_table("stage", Column("user_id", UserId, primary_key=True), Column("included", UserId),
                            sqlite_with_rowid=False)
 diff = _temporary_table("stage_diff", Column("user_id", UserId, primary_key=True), Column("entered", Integer),
                          sqlite_with_rowid=False)

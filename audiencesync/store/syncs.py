@@ -205,6 +205,13 @@ def known_positions(store: Store, destination: str) -> Mapping[int, Any]:
         return {row.computation_id: row for row in found}
 
 
+def was_told(store: Store, destination: str) -> bool:
+    """Whether the destination was ever brought to a run, and so has taken calls like these."""
+    with store.read() as connection:
+        query = select(positions.c.run).where(positions.c.destination == destination, positions.c.run > 0)
+        return connection.execute(query.limit(1)).first() is not None
+
+
 def rejected_counts(store: Store, destination: str, *, due: bool = False) -> Mapping[int, int]:
     """How many users the destination refuses, by computation id; with `due` only those whose next try has come."""
     with store.read() as connection:

@@ -84,7 +84,7 @@ runs = Table(
     Column("duplicates", BigInteger, nullable=False),
     Column("error", Text),
     Column("started_at", Instant, nullable=False),
-    Column("ended_at", Instant, nullable=False),
+    Column("ended_at", Instant, nullable=False, index=True),
 )
 
 # one row is one stretch in which nothing about this user changed: [since_run, until_run);

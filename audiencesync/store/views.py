@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, exists, func, sel
 from audiencesync.model import Envelope, Run, Span
 from audiencesync.store.connect import Store
 from audiencesync.store.content import changes
+from audiencesync.store.leases import is_dead
 from audiencesync.store.tables import computations, destinations, leases, memberships, positions, rejections, runs
 from audiencesync.store.tables import spans as spans_table
 from audiencesync.store.tables import syncs as syncs_table
@@ -181,7 +182,8 @@ def doors(store: Store) -> tuple[dict[str, Door], datetime]:
         rows = {row.name: row for row in connection.execute(select(destinations))}
         busy = {row.name.partition(":")[2]: row.expires for row in connection.execute(
             select(leases).where(leases.c.holder.is_not(None), leases.c.expires > now,
-                                 leases.c.name.like("destination:%")))}
+                                 leases.c.name.like("destination:%")))
+                if not is_dead(row.holder)}
     return {name: _door(name, rows.get(name), busy.get(name)) for name in sorted({*rows, *busy})}, now
 
 

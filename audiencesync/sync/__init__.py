@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from audiencesync.errors import AudiencesyncError, LeaseHeld
@@ -94,6 +94,8 @@ def _deliver(project: Project, store: Store, request: Request, name: str, *, aga
         except AudiencesyncError as error:
             errors.append((error.exit_code, f"{name}: {error}"))
         outcomes = [outcome for outcome in courier.outcomes if outcome.status != "yielded" or outcome.sent]
+        if again:  # somebody asked for these very audiences, so a paused one is not just left out
+            outcomes = [replace(one, status="paused") if one.status == "skipped" else one for one in outcomes]
         if not outcomes and not errors:
             outcomes = [Outcome(name, "incremental", "done", keys=tuple(audience.key for audience in audiences))]
         return outcomes, errors

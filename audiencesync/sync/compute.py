@@ -38,8 +38,8 @@ def compute(project: Project, store: Store, audiences: Iterable[Audience], *, as
             watch: Callable[[int, int], None] = lambda _number, _total: None) -> tuple[list[Run], Errors]:
     """Run each audience that is not paused; one that fails says so and never stops the others.
 
-    `watch` is told how many are done, of how many. A signal ends it
-    with what is done; raises StateUnavailable, which concerns them all.
+    `watch` is told how many are done, of how many. A signal ends it with what is done; raises StateUnavailable, which
+    concerns them all.
     """
     from audiencesync.source import open_source
 
@@ -63,12 +63,20 @@ def compute(project: Project, store: Store, audiences: Iterable[Audience], *, as
                     done.append(newest)  # somebody else computed it while this process was on its way
                 else:
                     errors.append((error.exit_code, str(error)))
-            except AudiencesyncError as error:
-                errors.append((error.exit_code, str(error)))
-                started = instant(store, None)
-                done.append(runs.record_failure(store, audience, as_of=moment, started_at=started, error=str(error)))
+            except Exception as error:  # noqa: BLE001 - whatever one audience's database does, the others go on
+                code, words = _explained(audience, error)
+                errors.append((code, words))
+                done.append(runs.record_failure(store, audience, as_of=moment, started_at=instant(store, None),
+                                                error=words))
         watch(len(wanted), len(wanted))
     return done, errors
+
+
+def _explained(audience: Audience, error: Exception) -> tuple[int, str]:
+    """The exit code and the words for a failed run; of a foreign error only its kind, since it may quote data."""
+    if isinstance(error, AudiencesyncError):
+        return error.exit_code, str(error)
+    return AudiencesyncError.exit_code, f"{audience.key}: a bug: {type(error).__name__}; please report it"
 
 
 def _run(store: Store, source: Source, audience: Audience, moment: datetime, before: runs.Due | None,

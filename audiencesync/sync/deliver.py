@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from audiencesync import clock, failpoints
-from audiencesync.delivery import Commit, Delivery, Read, Send, Stop, Wait, page_size
+from audiencesync.delivery import Commit, Delivery, Pace, Read, Send, Stop, Wait, page_size
 from audiencesync.model import Destination, Outcome, Sync
 from audiencesync.store import accounts, content, leases, syncs
 from audiencesync.store.connect import Store
@@ -58,26 +58,40 @@ class Courier:
                                monotonic=self.monotonic)
         wire = self.wire(self.destination)
         try:
-            syncs.unsettle(self.store, lease, syncs.open_syncs(self.store, name), settle=self.destination.settle)
-            while (sync := self.agenda.next_sync(lease)) is not None:
-                outcome = yield from self._work(lease, wire, sync)
-                self.outcomes.append(outcome)
-                if outcome.status not in ("done", "yielded"):
-                    break
-            self._say_what_waits()
+            yield from self._work_all(lease, wire)
         finally:
-            wire.close()
-            leases.release(self.store, lease)
+            if wire.close():  # else the lease keeps everybody off until the last byte's deadline
+                leases.release(self.store, lease)
 
-    def _work(self, lease: leases.Lease, wire: Wire, sync: Sync) -> Generator[Tick, None, Outcome]:
+    def _work_all(self, lease: leases.Lease, wire: Wire) -> Iterator[Tick]:
+        name, pace, failed = self.agenda.destination, Pace(self.destination.pace()), 0
+        blocked = blocked_account(self.store, name, self.destination)
+        if blocked is not None:  # since the look before the lease
+            self.outcomes.append(blocked)
+            return
+        syncs.unsettle(self.store, lease, syncs.open_syncs(self.store, name), settle=self.destination.settle)
+        while (sync := self.agenda.next_sync(lease)) is not None:
+            outcome = yield from self._work(lease, wire, sync, pace)
+            self.outcomes.append(outcome)
+            if outcome.status in ("done", "yielded"):
+                failed = 0
+                continue
+            # one sync that fails may be its own fault, two in a row are the destination's
+            failed += 1
+            if outcome.status != "waiting" or outcome.until is not None or failed > 1:
+                break
+            self.agenda.set_aside.add(sync.id)
+        self._say_what_waits()
+
+    def _work(self, lease: leases.Lease, wire: Wire, sync: Sync, pace: Pace) -> Generator[Tick, None, Outcome]:
         settings, told = self.destination, 0
         size = page_size(settings.page, settings.pace(), sync.spans)
         refused = syncs.rejected_counts(self.store, sync.destination)
         pages = content.pages(self.store, sync, size=size,
                               retried=any(span.computation_id in refused for span in sync.spans))
         machine = Delivery(settings.packer(sync.content), claimed=sync.claimed, acknowledged=sync.acknowledged,
-                           concurrency=_concurrency(settings, size), pace=settings.pace(), draw=self.draw,
-                           told=sync.sent)
+                           concurrency=_concurrency(settings, size), pace=pace, draw=self.draw,
+                           told=sync.sent or int(syncs.was_told(self.store, sync.destination)))
         self._looked, self._asked = self.monotonic(), ""
         while True:
             self._attend(lease, wire, machine, sync)
@@ -111,7 +125,7 @@ class Courier:
             blocked = blocked_account(self.store, sync.destination, self.destination)
             if blocked is not None:
                 self._ask_to_stop(machine, blocked.status, blocked.reason)
-            elif self.agenda.something_else(lease, sync, self._looked):
+            elif self.agenda.something_else(sync, self._looked):
                 self._ask_to_stop(machine, "yielded", "something else goes first")
 
     def _ask_to_stop(self, machine: Delivery, status: str, reason: str) -> None:

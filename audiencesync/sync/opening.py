@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
+from typing import NamedTuple
 
 from audiencesync import __version__
 from audiencesync.model import Audience, Envelope, Project, Span, Sync
-from audiencesync.store import accounts, runs, syncs
+from audiencesync.store import accounts, content, runs, syncs
 from audiencesync.store.connect import Store
 from audiencesync.store.leases import Lease
 
@@ -23,6 +24,14 @@ class Ready:
     position: int
     again: bool
     now: datetime
+
+
+class _Look(NamedTuple):
+    """How a destination stands: the open syncs that concern the command, who is paused, who has no open sync."""
+
+    open: list[Sync]
+    paused: dict[int, runs.Due]
+    free: list[runs.Due]
 
 
 @dataclass(slots=True)
@@ -40,6 +49,7 @@ class Agenda:
     retried: set[int] = field(default_factory=set)
     waiting: dict[str, tuple[str, datetime | None, str]] = field(default_factory=dict)
     backfill: set[int] = field(default_factory=set)
+    set_aside: set[int] = field(default_factory=set)
     _newest: datetime | None = None
     _looked: float = 0.0
 
@@ -51,29 +61,32 @@ class Agenda:
         self.backfill = {due.computation_id for due in known} - open_now
 
     def next_sync(self, lease: Lease) -> Sync | None:
-        """The sync to work on now, or None when everything selected is told or waits."""
+        """The sync to work on now, or None when everything selected is told, waits or was set aside."""
         self.waiting.clear()
-        everything = syncs.open_syncs(self.store, self.destination)
-        asked = {audience.key for audience in self.audiences}
-        found = runs.latest(self.store, asked | {span.key for sync in everything for span in sync.spans})
-        due = {key: known for key, known in found.items() if key in asked}
-        mine = {known.computation_id for known in due.values()}
-        paused = {known.computation_id: known for known in found.values() if known.paused}
-        selected = [sync for sync in everything if mine & {span.computation_id for span in sync.spans}]
-        workable = [left for sync in selected if (left := self._without_paused(lease, sync, paused)) is not None]
-        busy = {span.computation_id for sync in everything for span in sync.spans}
-        ready = self._ready([known for known in due.values() if known.computation_id not in busy])
+        look = self._look()
+        workable = [left for sync in look.open if (left := self._without_paused(lease, sync, look.paused)) is not None]
+        ready = self._ready(look.free)
         for mode in syncs.FAIRNESS:
             for sync in workable:
-                if sync.mode == mode:
+                if sync.mode == mode and sync.id not in self.set_aside:
                     return sync
             opened = self._open(lease, mode, ready)
             if opened is not None:
                 return opened
         return None
 
-    def something_else(self, lease: Lease, sync: Sync, now: float) -> bool:
-        """Whether this sync shall stop for another, or because one of its audiences was paused.
+    def _look(self) -> _Look:
+        everything = syncs.open_syncs(self.store, self.destination)
+        asked = {audience.key for audience in self.audiences}
+        found = runs.latest(self.store, asked | {span.key for sync in everything for span in sync.spans})
+        mine = {known.computation_id for key, known in found.items() if key in asked}
+        busy = {span.computation_id for sync in everything for span in sync.spans}
+        return _Look([sync for sync in everything if mine & {span.computation_id for span in sync.spans}],
+                     {known.computation_id: known for known in found.values() if known.paused},
+                     [known for key, known in found.items() if key in asked and known.computation_id not in busy])
+
+    def something_else(self, sync: Sync, now: float) -> bool:
+        """Whether this sync shall stop for fresh changes, or because one of its audiences was paused; changes nothing.
 
         A new run is noticed at once; the rest (a settle time over, a retry due) within half a minute of `now`.
         """
@@ -83,8 +96,10 @@ class Agenda:
         if sync.mode == "incremental" or (newest == self._newest and now < self._looked + 30.0):
             return False
         self._newest, self._looked = newest, now
-        found = self.next_sync(lease)
-        return found is not None and found.id != sync.id
+        look = self._look()
+        return any(self._wanted("incremental", one) for one in self._ready(look.free)) or any(
+            other.mode == "incremental" and other.id not in self.set_aside
+            and {span.computation_id for span in other.spans} - set(look.paused) for other in look.open)
 
     def _without_paused(self, lease: Lease, sync: Sync, paused: Mapping[int, runs.Due]) -> Sync | None:
         """The sync without its paused audiences, which get one of their own that waits; None when that is all of it."""
@@ -115,12 +130,20 @@ class Agenda:
                 continue
             if known.paused:
                 self._note_paused(known)
-            elif position is not None and position.settled_at is not None and position.settled_at > now:
+            elif (position is not None and position.settled_at is not None and position.settled_at > now
+                  and self._has_content(ready)):
                 self.waiting[known.key] = ("an unanswered request may still arrive (settle)", position.settled_at,
                                            "run the same command after that")
             else:
                 found.append(ready)
         return sorted(found, key=lambda ready: (ready.known.id_kind or "", ready.known.key))
+
+    def _has_content(self, ready: Ready) -> bool:
+        """Whether the next sync would send anything; one that would not need not settle, only its position moves."""
+        if not ready.position or ready.again or ready.known.computation_id in self.backfill:
+            return True
+        return content.differ(self.store, ready.known.computation_id, ready.position,
+                              ready.known.run.number if ready.known.run else 0)
 
     def _wanted(self, mode: str, ready: Ready) -> bool:
         if mode == "backfill":

@@ -24,8 +24,8 @@ class Wire(Protocol):
     def answers(self, timeout: float) -> list[tuple[Flight, Answer]]:
         """The answers that are here, waiting up to `timeout` seconds for the first."""
 
-    def close(self) -> None:
-        """Let go of threads and connections."""
+    def close(self) -> bool:
+        """Let go of threads and connections; say whether nothing is under way any more."""
 
 
 class Threads:
@@ -75,12 +75,14 @@ class Threads:
         if channel is not None:
             channel.close()
 
-    def close(self) -> None:
-        """End the threads; requests under way have their own deadline."""
+    def close(self) -> bool:
+        """End the threads; requests under way have their own deadline, and a second is all they are waited for."""
         for _ in self._threads:
             self._requests.put(None)
+        until = clock.monotonic() + 1.0
         for thread in self._threads:
-            thread.join(timeout=1.0)
+            thread.join(timeout=max(0.0, until - clock.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
 
 def _left(deadline: float) -> float:

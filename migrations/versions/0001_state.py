@@ -115,6 +115,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["computation_id"], ["computations.id"], name=op.f("fk_runs_computation_id")),
         sa.PrimaryKeyConstraint("computation_id", "number", name=op.f("pk_runs"))
     )
+    op.create_index("ix_runs_ended_at", "runs", ["ended_at"])
     op.create_table("spans",
         sa.Column("sync_id", SERIAL, nullable=False),
         sa.Column("ordinal", sa.Integer(), nullable=False),
@@ -132,6 +133,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_index("ix_spans_computation_id", "spans")
     op.drop_table("spans")
+    op.drop_index("ix_runs_ended_at", "runs")
     op.drop_table("runs")
     op.drop_table("rejections")
     op.drop_table("positions")
