@@ -85,7 +85,7 @@ def _state(session: Session) -> Iterator[Check]:
                            f"at revision {migrate.known()[-1]}"))
         yield from _lines("state", doctor.look(store))
         if found == "ready" and (waits := overview(session.project, store).waits):
-            yield Check("warn", "state", f"{counted(len(waits), 'thing')} wait; see: audiencesync status")
+            yield Check("warn", "state", f"{counted(len(waits), 'thing')} to look at; see: audiencesync status")
         with store.read() as connection:
             skew = abs(store.now(connection) - datetime.now(UTC))
         if skew > timedelta(seconds=5):

@@ -45,7 +45,7 @@ def overview(project: Project, store: Store) -> Overview:
     gone = frozenset(one.key for one in found if one.key not in here and one.retired_at is None)
     stand = standings(store, found, here)
     met, now = doors(store)
-    waits = [*_of_destinations(project, met, now), *_of_audiences(found, gone), *_of_syncs(stand, now)]
+    waits = [*_of_destinations(project, met, now), *_of_audiences(found, gone), *_of_syncs(stand, met, now)]
     return Overview(tuple(found), gone, tuple(key for key in here if key not in keys), tuple(stand), tuple(waits))
 
 
@@ -81,14 +81,16 @@ def _of_audiences(found: Iterable[Known], gone: frozenset[str]) -> Iterator[Wait
                        "put the file back, or clear it at the destinations before it is forgotten")
 
 
-def _of_syncs(stand: Iterable[Standing], now: datetime) -> Iterator[Wait]:
+def _of_syncs(stand: Iterable[Standing], met: dict[str, Door], now: datetime) -> Iterator[Wait]:
     seen: set[int] = set()
     for one in stand:
         what = f"{one.key} at {one.destination}"
         if one.sync is not None and one.sync not in seen:
             seen.add(one.sync)
-            some = "; some requests were not answered and go again" if one.unresolved else ""
-            yield Wait(what, f"the {one.mode} sync is not finished: {one.told:,} of {one.total:,} told{some}",
+            some = "; some requests may or may not have arrived, and go again" if one.unresolved else ""
+            said = met[one.destination].retry_reason if one.destination in met else None
+            why = f"; it stopped at: {said}" if said else ""
+            yield Wait(what, f"the {one.mode} sync is not finished: {one.told:,} of {one.total:,} told{some}{why}",
                        one.opened_at, None, AGAIN)
         if one.settled_at is not None and one.settled_at > now:
             yield Wait(what, "an unanswered request may still arrive (settle), so the next sync waits", None,

@@ -178,10 +178,10 @@ class Courier:
         known, now = accounts.account(self.store, name)
         if stop.pause:
             accounts.pause_destination(self.store, name, reason=stop.reason, who="audiencesync")
-        elif stop.until is not None:
-            accounts.note(self.store, name, retry_at=now + timedelta(seconds=stop.until - self.monotonic()),
-                          retry_reason=stop.reason)
-        elif stop.finished and known.retry_at is not None:
+        elif not (stop.finished or stop.graceful):
+            until = None if stop.until is None else now + timedelta(seconds=stop.until - self.monotonic())
+            accounts.note(self.store, name, retry_at=until, retry_reason=stop.reason)
+        elif stop.finished and known.retry_reason is not None:
             accounts.note(self.store, name, retry_at=None, retry_reason=None)
 
     def _say_what_waits(self) -> None:
