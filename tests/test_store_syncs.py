@@ -174,8 +174,14 @@ def test_who_is_accepted_is_no_longer_rejected_and_nobody_else_is_touched(world:
     x, y = identity(world.store, "x"), identity(world.store, "y")
     world.finish(world.open("initial", world.span("x", 0, 1), world.span("y", 0, 1)), refused=["ann", "bob"])
     assert set(world.rejected()) == {(x, "ann"), (x, "bob"), (y, "ann"), (y, "bob")}
-    accepted = world.finish(world.open("incremental", world.span("x", 1, 2)), refused=["bob"])
-    assert [(call.user_id, call.value) for call in accepted] == [("ann", False), ("dan", True)]
+    before = world.rejected()
+    sync = world.open("incremental", world.span("x", 1, 2), world.span("y", 1, 2))
+    world.advance(sync, Progress("ann", "ann", [Call("ann", 0, False, None)], (), 1))
+    assert world.rejected() == {who: row for who, row in before.items() if who != (x, "ann")}
+    world.advance(sync, Progress("dan", "dan"), finished=True)
+    assert world.rejected() == {who: row for who, row in before.items() if who != (x, "ann")}
+    accepted = world.finish(world.open("backfill", world.span("x", 2, 2)), refused=["bob"])
+    assert [(call.user_id, call.value) for call in accepted] == [("ann", False), ("cid", True), ("dan", True)]
     assert set(world.rejected()) == {(x, "bob"), (y, "ann"), (y, "bob")}
 
 
