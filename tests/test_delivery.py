@@ -318,6 +318,12 @@ def test_a_refused_account_keeps_what_was_answered_before() -> None:
     assert drive.acknowledged == drive.claimed == name(19)
 
 
+@pytest.mark.parametrize("after", ["later", "cut", "400", "ok"])
+def test_a_refused_account_is_the_reason_whatever_comes_in_after_it(after: str) -> None:
+    drive = Drive(script(AccountRefused("check the key", status=401), KINDS[after]()), users=400, concurrency=2)
+    assert drive.play() == Stop(reason="check the key", pause=True)
+
+
 def test_asked_to_end_it_finishes_the_pages_it_began_and_claims_no_others() -> None:
     drive = Drive(fine, users=400, page=40, concurrency=2, stop_at=12)
     stop = drive.play()

@@ -206,7 +206,8 @@ class Delivery:
         self._failures = max(self._failures, flight.failures + 1)
         pause = max(error.wait or 0.0, self._draw(min(PATIENCE, 0.5 * 2**self._failures)))
         self._not_before = max(self._not_before, now + pause)
-        if pause > PATIENCE or max(self._failures, flight.attempts) >= ATTEMPTS:
+        enough = pause > PATIENCE or max(self._failures, flight.attempts) >= ATTEMPTS
+        if enough and not (self._stop and self._stop.pause):
             self._stop = Stop(reason=str(error), until=self._not_before if error.wait else None)
 
     def _bisect(self, flight: Flight, error: CallsRefused) -> None:
