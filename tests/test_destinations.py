@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from audiencesync.destinations import registry
-from audiencesync.destinations._url import check_url
+from audiencesync.addresses import check_url
 from audiencesync.errors import UsageError
 from tests.contract import DestinationContract
 

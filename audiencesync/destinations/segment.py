@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import orjson
 from pydantic import ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
-from audiencesync.destinations._url import check_url
+from audiencesync.addresses import check_url
 from audiencesync.destinations.identify import Renderer
 from audiencesync.errors import Unanswered
 from audiencesync.model import Batch, Call, Channel, Content, Destination, Packed, Packer, Refusal

@@ -1,7 +1,17 @@
 """The data that travels between the rooms, all of it frozen, and the base class of every destination."""
 
 from audiencesync.model.calls import Batch, Call, Channel, Content, Envelope, Packed, Packer, Refusal
-from audiencesync.model.definitions import ID_COLUMNS, Ago, Audience, Chunk, Project, SourceSettings, Variable
+from audiencesync.model.definitions import (
+    ID_COLUMNS,
+    Ago,
+    AlertChannel,
+    Audience,
+    Chunk,
+    Freshness,
+    Project,
+    SourceSettings,
+    Variable,
+)
 from audiencesync.model.destination import Destination
 from audiencesync.model.syncs import (
     Outcome,
@@ -16,10 +26,13 @@ from audiencesync.model.syncs import (
     Span,
     Sync,
 )
+from audiencesync.model.troubles import ALERTS, Trouble
 
 __all__ = [
+    "ALERTS",
     "ID_COLUMNS",
     "Ago",
+    "AlertChannel",
     "Audience",
     "Batch",
     "Call",
@@ -28,6 +41,7 @@ __all__ = [
     "Content",
     "Destination",
     "Envelope",
+    "Freshness",
     "Outcome",
     "Packed",
     "Packer",
@@ -44,5 +58,6 @@ __all__ = [
     "SourceSettings",
     "Span",
     "Sync",
+    "Trouble",
     "Variable",
 ]

@@ -53,6 +53,14 @@ class Audience:
 
 
 @dataclass(frozen=True, slots=True)
+class Freshness:
+    """How old the source's data may be: `sql` gives the instant of its newest row."""
+
+    sql: str
+    max_age: timedelta
+
+
+@dataclass(frozen=True, slots=True)
 class SourceSettings:
     """Where audiences are asked; timeouts in seconds."""
 
@@ -60,6 +68,17 @@ class SourceSettings:
     statement_timeout: float = 600.0
     lock_timeout: float = 30.0
     allow_files: bool = False
+    fresh: Freshness | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AlertChannel:
+    """Where alerts go: `type` is slack or webhook, `url` a secret, `on` the kinds of trouble that are told."""
+
+    name: str
+    type: str
+    url: str
+    on: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +93,9 @@ class Project:
     audiences: tuple[Audience, ...]
     destinations: Mapping[str, Destination]
     warnings: tuple[str, ...] = ()
+    state_must_exist: bool = False
+    retention: timedelta = timedelta(days=90)
+    alerts: tuple[AlertChannel, ...] = ()
 
 
 class Chunk(NamedTuple):

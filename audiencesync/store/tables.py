@@ -99,13 +99,43 @@ memberships = Table(
     sqlite_with_rowid=False,
 )
 
-# run 0 lies before everything: a destination that was told nothing stands there
+# run 0 lies before everything: a destination that was told nothing stands there, and one that is cleared goes back there
 positions = Table(
     "positions", metadata,
     Column("destination", Text, primary_key=True),
     _computation(primary_key=True),
     Column("run", Integer, nullable=False),
     Column("settled_at", Instant),
+    Column("retired_at", Instant),
+    Column("clear_as_of", Instant),
+)
+
+# one row for each instant at which a schedule was due: whoever writes it first says as of when all hosts compute
+slots = Table(
+    "slots", metadata,
+    Column("schedule", Text, primary_key=True),
+    Column("at", Instant, primary_key=True),
+    Column("as_of", Instant, nullable=False),
+)
+
+# what a person said last of a held change, bound to the counts he was shown and to the run they were counted for
+decisions = Table(
+    "decisions", metadata,
+    Column("destination", Text, primary_key=True),
+    _computation(primary_key=True),
+    Column("to_run", Integer, nullable=False),
+    Column("entered", BigInteger, nullable=False),
+    Column("exited", BigInteger, nullable=False),
+    Column("verdict", Text, nullable=False),
+)
+
+# the troubles that a channel was told of and that last
+alerts = Table(
+    "alerts", metadata,
+    Column("channel", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("subject", Text, primary_key=True),
+    Column("told_at", Instant, nullable=False),
 )
 
 syncs = Table(
