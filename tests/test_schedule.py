@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import contextlib
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from audiencesync.schedule import RateLimit, check_schedule, parse_duration, parse_rate, show_duration, show_rate
+from audiencesync.schedule import (
+    RateLimit,
+    after,
+    check_schedule,
+    parse_duration,
+    parse_rate,
+    show_duration,
+    show_rate,
+)
 
 
 @pytest.mark.parametrize(("text", "seconds"), [
@@ -48,7 +59,10 @@ def test_anything_else_is_no_rate(text):
 @pytest.mark.parametrize(("text", "shown"), [
     ("manual", "manual"), ("every 2h", "every 2h"), ("every  2h to 3h", "every 2h to 3h"),
     ('cron "0 */3 * * *"', 'cron "0 */3 * * *"'), ("cron 0 9 * * 1-5", 'cron "0 9 * * 1-5"'),
-    ("cron '0 9 1,15 * MON'", 'cron "0 9 1,15 * MON"'),
+    ("cron '0 9 1,15 * MON'", 'cron "0 9 1,15 * MON"'), ('cron "0 9 LW * *"', 'cron "0 9 LW * *"'),
+    ('cron "@hourly"', 'cron "0 * * * *"'), ("cron @daily", 'cron "0 0 * * *"'),
+    ("cron '@weekly'", 'cron "0 0 * * 0"'), ("cron @Monthly", 'cron "0 0 1 * *"'),
+    ('cron "0 0 29 2 *"', 'cron "0 0 29 2 *"'), ('cron "0 0 31 2 MON"', 'cron "0 0 31 2 MON"'),
 ])
 def test_a_schedule_is_an_interval_a_cron_expression_or_manual(text, shown):
     assert check_schedule(text) == shown
@@ -56,8 +70,40 @@ def test_a_schedule_is_an_interval_a_cron_expression_or_manual(text, shown):
 
 @pytest.mark.parametrize("text", [
     "", "hourly", "every", "every 2", "every 0s", "every 3h to 2h", "every 2h or 3h", "every 2h to",
-    "cron", 'cron "* * * *"', 'cron "a;b * * * *"', "0 3 * * *", 5, None,
+    "cron", 'cron "* * * *"', 'cron "a;b * * * *"', "0 3 * * *", 5, None, "@daily", "cron @reboot",
+    'cron "0 0 * * * *"', "cron @daily @daily", f'cron "{"9" * 5000} * * * *"', 'cron "\u0663 * * * *"',
 ])
 def test_anything_else_is_no_schedule(text):
     with pytest.raises(ValueError, match=r"schedule|duration|interval"):
         check_schedule(text)
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ('cron "61 * * * *"', "'61' is no minute: write * or 0-59"),
+    ('cron "0 24 * * *"', "'24' is no hour: write * or 0-23"),
+    ('cron "0 0 0 * *"', "'0' is no day of the month: write * or 1-31"),
+    ('cron "0 0 * 13 *"', "'13' is no month: write * or 1-12 or JAN-DEC"),
+    ('cron "0 0 * * 8"', "'8' is no day of the week: write * or 0-7 or SUN-SAT"),
+    ('cron "0 0 * * MON#6"', "'MON#6' is no day of the week"), ('cron "*/0 * * * *"', "'*/0' is no minute"),
+    ('cron "0 5-3 * * *"', "'5-3' is no hour"),
+    ('cron "0 0 31 2 *"', "there is never such a day"), ('cron "0 0 31 4,6 *"', "there is never such a day"),
+    ('cron "0 0 30 2 *"', "there is never such a day"), ("cron @reboot", "write one of @hourly, @daily"),
+    ('cron "0 0 * *"', "cron has five fields: minute, hour, day of the month, month, day of the week"),
+])
+def test_what_cron_would_not_take_is_refused_with_what_it_takes(text, words):
+    with pytest.raises(ValueError, match="is not a schedule") as caught:
+        check_schedule(text)
+    assert words in str(caught.value)
+
+
+fields = st.text("0123456789*/,-#LWMONJAN", min_size=1, max_size=7)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(fields, min_size=5, max_size=5))
+def test_a_cron_expression_that_is_taken_has_a_next_time(parts):
+    with contextlib.suppress(ValueError):
+        schedule = check_schedule(f'cron "{" ".join(parts)}"')
+        assert check_schedule(schedule) == schedule
+        now = datetime(2026, 11, 22, 12, 0, 1, tzinfo=UTC)
+        assert after(schedule, now, UTC) > now

@@ -1,4 +1,4 @@
-"""Durations, rates and schedules as people write them: `15m`, `50/30s`, `every 2h to 3h`."""
+"""Durations and rates as people write them: `15m`, `50/30s`."""
 
 from __future__ import annotations
 
@@ -72,23 +72,3 @@ def _written(parse: Callable[[object], Any], show: Callable[[Any], str], schema:
 Duration = Annotated[timedelta, *_written(parse_duration, show_duration, {"type": "string", "examples": ["15m"]})]
 Rate = Annotated[RateLimit, *_written(
     parse_rate, show_rate, {"type": ["string", "integer"], "examples": [800, "50/30s"]})]
-
-
-def check_schedule(text: object) -> str:
-    """Return a schedule as written, or raise ValueError: `every 2h to 3h`, `cron "0 */3 * * *"`, `manual`."""
-    wanted = 'write every 2h, every 2h to 3h, cron "0 */3 * * *" or manual'
-    if not isinstance(text, str):
-        raise ValueError(f"{text!r} is not a schedule; {wanted}")  # noqa: TRY004 - pydantic turns ValueErrors into problems
-    words = text.split()
-    if words == ["manual"]:
-        return "manual"
-    if words[:1] == ["every"] and (len(words) == 2 or (len(words) == 4 and words[2] == "to")):
-        spans = [parse_duration(word) for word in words[1::2]]
-        if not spans[0] or spans != sorted(spans):
-            raise ValueError(f"{text!r}: an interval is longer than nothing, and the second not shorter than the first")
-        return " ".join(words)
-    if words[:1] == ["cron"]:
-        fields = text.strip()[4:].strip().strip("\"'").split()
-        if len(fields) == 5 and all(re.fullmatch(r"[\dA-Za-z*/,#L-]+", part) for part in fields):
-            return f'cron "{" ".join(fields)}"'
-    raise ValueError(f"{text!r} is not a schedule; {wanted}")
