@@ -14,8 +14,8 @@ class Meter(Protocol):
     def request(self, destination: str, outcome: str, seconds: float) -> None:
         """One request took so long; `answered`, or the name of the error it ended with."""
 
-    def run(self, key: str, status: str, seconds: float) -> None:
-        """One run ended."""
+    def run(self, key: str, status: str, seconds: float, *, entered: int = 0, exited: int = 0) -> None:
+        """One run ended, in which so many users entered and exited."""
 
 
 _meter: Meter | None = None
@@ -39,7 +39,7 @@ def request(destination: str, outcome: str, seconds: float) -> None:
         _meter.request(destination, outcome, seconds)
 
 
-def run(key: str, status: str, seconds: float) -> None:
-    """One run ended with this status."""
+def run(key: str, status: str, seconds: float, *, entered: int = 0, exited: int = 0) -> None:
+    """One run ended with this status; so many users entered and exited in it."""
     if _meter is not None:
-        _meter.run(key, status, seconds)
+        _meter.run(key, status, seconds, entered=entered, exited=exited)

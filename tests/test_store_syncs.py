@@ -13,6 +13,7 @@ from audiencesync.model import Call, Envelope, Progress, Refusal, Span, Sync
 from audiencesync.store import content, leases, syncs
 from audiencesync.store.connect import Store
 from audiencesync.store.migrate import upgrade
+from audiencesync.store.positions import known_positions
 from audiencesync.store.tables import positions, rejections
 from tests.histories import at, dump, identity, record, span
 
@@ -64,7 +65,7 @@ class World:
         return accepted
 
     def positions(self) -> dict[int, tuple[int, datetime | None]]:
-        return {one: (row.run, row.settled_at) for one, row in syncs.known_positions(self.store, "segment").items()}
+        return {one: (row.run, row.settled_at) for one, row in known_positions(self.store, "segment").items()}
 
     def rejected(self) -> dict[tuple[int, str], tuple[int, datetime, datetime]]:
         with self.store.read() as connection:
@@ -266,6 +267,6 @@ def test_a_sync_split_in_two_sends_together_what_it_sent_alone(world: World) -> 
 
 def test_positions_are_of_one_destination_each(world: World) -> None:
     world.finish(world.open("initial", world.span("x", 0, 1)))
-    assert syncs.known_positions(world.store, "elsewhere") == {}
+    assert known_positions(world.store, "elsewhere") == {}
     with world.store.read() as connection:
         assert len(connection.execute(select(positions)).all()) == 1

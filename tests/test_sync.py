@@ -15,7 +15,7 @@ from sqlalchemy import select, update
 
 from audiencesync import failpoints
 from audiencesync.report import exit_code
-from audiencesync.store import accounts, runs, syncs, tables
+from audiencesync.store import accounts, positions, runs, syncs, tables
 from audiencesync.sync.compute import compute
 from tests.histories import at, dump
 from tests.projects import Premises, Stopped, after, by_status, outcomes, stopping_at
@@ -397,7 +397,7 @@ def test_what_was_begun_is_finished_in_the_same_bytes_whatever_is_edited_meanwhi
         house.sync()
     first = len(server.calls)
     assert 0 < first < len(MANY)
-    monkeypatch.setattr("audiencesync.sync.opening.__version__", "99.0")
+    monkeypatch.setattr("audiencesync.sync.envelopes.__version__", "99.0")
     house.change("x", integrations=("Other",))
     house.project = replace(house.project, name="renamed")
     house.members("x", MANY[10:])
@@ -491,11 +491,11 @@ def test_a_backfill_tells_members_true_and_former_members_false_and_moves_nothin
         for key in "xy":
             house.members(key, members)
         house.sync()
-    before = [dict(row._mapping) for row in syncs.known_positions(house.store, "a").values()]
+    before = [row for row in positions.known_positions(house.store, "a").values()]
     since = len(server.calls)
     assert outcomes(house.backfill("x")) == [("a", "backfill", "done", 3)]
     assert told(server, since) == [("x", "ann", False), ("x", "bob", True), ("x", "cid", True)]
-    assert [dict(row._mapping) for row in syncs.known_positions(house.store, "a").values()] == before
+    assert [row for row in positions.known_positions(house.store, "a").values()] == before
     assert len({call["messageId"] for call in server.calls}) == len(server.calls)
     assert {call["timestamp"] for call in server.calls[since:]} == {"2026-01-01T02:00:00.000Z"}
 

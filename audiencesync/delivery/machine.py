@@ -107,7 +107,7 @@ class Delivery:
         if self._should_commit(now):
             return self._commit()
         if (flight := self._sendable(now)) is not None:
-            return self._send(flight)
+            return self._send(flight, now)
         if self._wants_page():
             return Read()
         return Wait(self._wake(now))
@@ -115,7 +115,7 @@ class Delivery:
     def _winding_up(self, stop: Stop, now: float) -> Step:
         if stop.graceful and not self._failures and any(page.touched and page.waiting for page in self._pages):
             flight = self._sendable(now)
-            return self._send(flight) if flight is not None else Wait(self._wake(now))
+            return self._send(flight, now) if flight is not None else Wait(self._wake(now))
         if any(page.flying for page in self._pages):
             return Wait(None)
         if self._unresolved or (self._pages and self._pages[0].answered):
@@ -178,11 +178,11 @@ class Delivery:
             return None
         return flight
 
-    def _send(self, flight: Flight) -> Send:
+    def _send(self, flight: Flight, now: float) -> Send:
         flight.page.waiting.popleft()
         flight.page.flying += 1
         flight.attempts += 1
-        flight.failures = self._failures
+        flight.failures, flight.left = self._failures, now
         self._pace.sent(len(flight.batch.calls))
         return Send(flight)
 

@@ -51,12 +51,13 @@ Step = Read | Commit | Send | Wait | Stop
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """One request, how often it was tried, and how many failures in a row were known when it left."""
+    """One request, how often it was tried, how many failures in a row were known when it left, and when that was."""
 
     batch: Batch
     page: PageUnderWay
     attempts: int = 0
     failures: int = 0
+    left: float = 0.0
 
 
 @dataclass(slots=True, eq=False)

@@ -76,6 +76,23 @@ class Source(ABC):
         Raises QueryError when the SQL or the data are at fault, SourceUnavailable when the database is or the time is
         spent, and Interrupted soon after `interrupted()` (called from another thread, too) is true.
         """
+        with ExitStack() as stack:
+            watch, answer = self._asked(audience, as_of, interrupted, stack)
+            layout = Layout(audience, answer.columns)
+            self._unfinished = stack.pop_all()
+        return Result(layout.id_kind, self._chunks(answer, layout, watch, self._unfinished))
+
+    def value(self, question: Audience, as_of: datetime, *, interrupted: Callable[[], bool] = _never) -> object:
+        """The first column of the first row of a query, None where there is none; raises as `read` does."""
+        with ExitStack() as stack:
+            watch, answer = self._asked(question, as_of, interrupted, stack)
+            with self._explained(question, watch):
+                rows = next(answer.batches, None)
+        return rows[0][0] if rows else None
+
+    def _asked(self, audience: Audience, as_of: datetime, interrupted: Callable[[], bool],
+               stack: ExitStack) -> tuple[Watch, Answer]:
+        """Run the query; what it holds open is given back with `stack`."""
         self._unfinished.close()
         watch = Watch(str(audience.path), self.settings.statement_timeout, interrupted)
         watch.check()
@@ -83,12 +100,8 @@ class Source(ABC):
         values = audience.bindings(as_of)
         parameters = find_parameters(audience, values, self.url.get_backend_name())
         used = {parameter.name: values[parameter.name] for parameter in parameters}
-        with ExitStack() as stack:
-            with self._explained(audience, watch):
-                answer = stack.enter_context(self.ask(Question(audience, parameters, used), watch))
-            layout = Layout(audience, answer.columns)
-            self._unfinished = stack.pop_all()
-        return Result(layout.id_kind, self._chunks(answer, layout, watch, self._unfinished))
+        with self._explained(audience, watch):
+            return watch, stack.enter_context(self.ask(Question(audience, parameters, used), watch))
 
     def _chunks(self, answer: Answer, layout: Layout, watch: Watch, unfinished: ExitStack) -> Iterator[Chunk]:
         number = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +12,9 @@ from sqlalchemy import Connection, delete, insert, select, update
 from audiencesync.store.connect import Store
 from audiencesync.store.leases import Lease, guard
 from audiencesync.store.tables import acts, computations, destinations, positions, rejections, syncs
+
+EVERYTHING = "*"
+"""The row that stands for all destinations and audiences; no destination can have this name."""
 
 NEW_ACCOUNT = "new-account"
 """The act after which nothing counts that the destination was told before."""
@@ -29,16 +32,22 @@ class Account:
     pause_reason: str | None = None
     retry_at: datetime | None = None
     retry_reason: str | None = None
+    by_all: bool = False
+    """Whether it is paused because everything is."""
 
 
 def account(store: Store, destination: str) -> tuple[Account, datetime]:
-    """The destination's account, and the database's time."""
+    """The destination's account, paused also where everything is, and the database's time."""
     with store.read() as connection:
-        row = connection.execute(select(destinations).where(destinations.c.name == destination)).one_or_none()
+        rows = {row.name: row for row in connection.execute(
+            select(destinations).where(destinations.c.name.in_((destination, EVERYTHING))))}
         now = store.now(connection)
-    if row is None:
-        return Account(), now
-    return Account(row.fingerprint, row.paused_at, row.pause_reason, row.retry_at, row.retry_reason), now
+    found = Account()
+    if (row := rows.get(destination)) is not None:
+        found = Account(row.fingerprint, row.paused_at, row.pause_reason, row.retry_at, row.retry_reason)
+    if (all_ := rows.get(EVERYTHING)) is not None and all_.paused_at is not None:
+        found = replace(found, paused_at=all_.paused_at, pause_reason=all_.pause_reason, by_all=True)
+    return found, now
 
 
 def note(store: Store, destination: str, **values: Any) -> None:
@@ -57,14 +66,14 @@ def pause_destination(store: Store, destination: str, *, reason: str, who: str) 
     with store.write() as connection:
         now = store.now(connection)
         _set(store, connection, destination, {"paused_at": now, "pause_reason": reason})
-        _act(connection, now, who, "pause", destination, reason)
+        record_act(connection, now, who, "pause", destination, reason)
 
 
 def resume_destination(store: Store, destination: str, *, who: str, reason: str, **values: Any) -> None:
     """Let it be synced again, with other columns (such as the account's fingerprint) written beside."""
     with store.write() as connection:
         _set(store, connection, destination, {**RESUMED, **values})
-        _act(connection, store.now(connection), who, "resume", destination, reason)
+        record_act(connection, store.now(connection), who, "resume", destination, reason)
 
 
 def pause_computation(store: Store, key: str, *, kind: str, reason: str, who: str) -> None:
@@ -74,7 +83,7 @@ def pause_computation(store: Store, key: str, *, kind: str, reason: str, who: st
         values = {"paused_at": now, "pause_reason": reason}
         connection.execute(store.backend.add(computations).values(key=key, kind=kind))
         connection.execute(update(computations).where(computations.c.key == key).values(**values))
-        _act(connection, now, who, "pause", key, reason)
+        record_act(connection, now, who, "pause", key, reason)
 
 
 def resume_computation(store: Store, key: str, *, who: str, reason: str) -> None:
@@ -82,7 +91,7 @@ def resume_computation(store: Store, key: str, *, who: str, reason: str) -> None
     with store.write() as connection:
         connection.execute(update(computations).where(computations.c.key == key)
                            .values(paused_at=None, pause_reason=None))
-        _act(connection, store.now(connection), who, "resume", key, reason)
+        record_act(connection, store.now(connection), who, "resume", key, reason)
 
 
 def any_paused(store: Store, computation_ids: Sequence[int]) -> bool:
@@ -93,7 +102,8 @@ def any_paused(store: Store, computation_ids: Sequence[int]) -> bool:
         return connection.execute(query.limit(1)).first() is not None
 
 
-def _act(connection: Connection, now: datetime, who: str, command: str, subject: str, reason: str) -> None:
+def record_act(connection: Connection, now: datetime, who: str, command: str, subject: str, reason: str) -> None:
+    """Remember who did what to what, and why, with the change itself or not at all."""
     connection.execute(insert(acts).values(at=now, who=who, command=command, subject=subject, reason=reason or None))
 
 
@@ -112,5 +122,5 @@ def new_account(store: Store, lease: Lease, destination: str, *, fingerprint: st
         connection.execute(update(positions).where(positions.c.destination == destination).values(run=0))
         connection.execute(delete(rejections).where(rejections.c.destination == destination))
         _set(store, connection, destination, {**RESUMED, "fingerprint": fingerprint})
-        _act(connection, now, who, NEW_ACCOUNT, destination, "told everything anew")
+        record_act(connection, now, who, NEW_ACCOUNT, destination, "told everything anew")
     return given_up

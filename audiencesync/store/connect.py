@@ -24,6 +24,8 @@ class Store:
         self._clock = clock
         self.keeps = isinstance(engine.pool, StaticPool)
         """Whether a scratch connection lives on, with what it holds; a database in memory is its connection."""
+        self.counted: dict[tuple[int, int, int], tuple[int, int]] = {}
+        """Net changes (entered, exited) of a computation between two runs, counted once."""
 
     @classmethod
     def open(cls, url: str, *, create: bool = True) -> Store:

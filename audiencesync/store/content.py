@@ -39,6 +39,15 @@ def differ(store: Store, computation_id: int, from_run: int, to_run: int) -> boo
         return connection.execute(_changed(computation_id, from_run, to_run, memberships).limit(1)).first() is not None
 
 
+def net(store: Store, computation_id: int, from_run: int, to_run: int) -> tuple[int, int]:
+    """How many users entered and exited between two runs, those left out who ended as they were."""
+    change = _changed(computation_id, from_run, to_run, memberships).subquery()
+    with store.read() as connection:
+        entered, both = connection.execute(select(func.coalesce(func.sum(change.c.value), 0), func.count())
+                                           .select_from(change)).one()
+    return int(entered), int(both) - int(entered)
+
+
 def changes(mode: str, span: Span, table: FromClause = memberships) -> Select[Any]:
     """(user_id, value, included) of everyone a span is about; mode as in the sync's row."""
     mine = table.c.computation_id == span.computation_id
@@ -59,10 +68,14 @@ def _valued(run: int, table: FromClause) -> Select[Any]:
 
 
 def _changed(computation_id: int, from_run: int, to_run: int, table: FromClause) -> Select[Any]:
-    """A row outside of (from, to] cannot be part of a difference, which keeps an increment to one cheap scan."""
+    """A row outside of (from, to] cannot be part of a difference, which keeps an increment to one cheap scan.
+
+    A destination that an audience leaves goes from its position back to run 0, as of which nobody is a member.
+    """
     then, now = as_of(from_run, table), as_of(to_run, table)
-    touched = or_(and_(table.c.since_run > from_run, table.c.since_run <= to_run),
-                  and_(table.c.until_run > from_run, table.c.until_run <= to_run))
+    low, high = sorted((from_run, to_run))
+    touched = or_(and_(table.c.since_run > low, table.c.since_run <= high),
+                  and_(table.c.until_run > low, table.c.until_run <= high))
     differs = func.max(case((now, 1), else_=0)) != func.max(case((then, 1), else_=0))
     return _valued(to_run, table).where(table.c.computation_id == computation_id, touched).having(differs)
 

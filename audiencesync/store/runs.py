@@ -26,6 +26,7 @@ from audiencesync import failpoints
 from audiencesync.errors import OlderRun, QueryError, UsageError
 from audiencesync.model import Audience, Run
 from audiencesync.store.connect import Store
+from audiencesync.store.leases import Lease, guard
 from audiencesync.store.stage import ENTERED, EXITED, RENEWED, Stage, diff, staged
 from audiencesync.store.tables import computations, memberships, runs
 
@@ -90,9 +91,14 @@ def check_run(row: Any, last: Any, audience: Audience, id_kind: str | None, as_o
 
 
 def record(store: Store, held: Stage, audience: Audience, *, id_kind: str, as_of: datetime, started_at: datetime,
-           definition_hash: str) -> Run:
-    """Compare the stage with the memberships that last, and write what differs and the run, together or not at all."""
+           definition_hash: str, lease: Lease | None = None) -> Run:
+    """Compare the stage with the memberships that last, and write what differs and the run, together or not at all.
+
+    With a `lease` only while it is held: raises LeaseLost.
+    """
     with store.transaction(held.connection) as connection:
+        if lease is not None:
+            guard(store, connection, lease)
         row = _computation(store, connection, audience)
         check_key(audience, retired=row.retired_at is not None)
         last = last_run(connection, row.id)
@@ -166,11 +172,14 @@ def _write_run(store: Store, connection: Connection, computation_id: int, run: R
         started_at=started_at, ended_at=store.now(connection)))
 
 
-def record_failure(store: Store, audience: Audience, *, as_of: datetime, started_at: datetime, error: str) -> Run:
+def record_failure(store: Store, audience: Audience, lease: Lease | None = None, *, as_of: datetime,
+                   started_at: datetime, error: str, status: str = "failed") -> Run:
     """Remember that a run failed and why; memberships stay as they are."""
     with store.write() as connection:
+        if lease is not None:
+            guard(store, connection, lease)
         row = _computation(store, connection, audience)
-        run = Run(audience.key, _next_number(connection, row.id), as_of, "failed", error=error)
+        run = Run(audience.key, _next_number(connection, row.id), as_of, status, error=error)
         _write_run(store, connection, row.id, run, started_at)
     return run
 

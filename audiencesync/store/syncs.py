@@ -49,10 +49,11 @@ def _load(connection: Connection, row: Any) -> Sync:
     return Sync(row.id, row.destination, row.mode, row.secret, row.retries_due, row.claimed, row.acknowledged,
                 row.total, row.sent, row.rejected, row.requests, row.opened_at,
                 tuple(Span(part.computation_id, part.key, part.from_run, part.to_run,
-                           _envelope(orjson.loads(part.envelope))) for part in parts))
+                           envelope_of(orjson.loads(part.envelope))) for part in parts))
 
 
-def _envelope(frozen: dict[str, Any]) -> Envelope:
+def envelope_of(frozen: dict[str, Any]) -> Envelope:
+    """An envelope as its span's row keeps it."""
     return Envelope(**{**frozen, "integrations": tuple(frozen["integrations"])})
 
 
@@ -196,13 +197,6 @@ def split(store: Store, lease: Lease, sync: Sync, apart: set[int]) -> Sync:
                            .values(sync_id=int(key[0]) if key else 0))
         connection.execute(update(syncs).where(syncs.c.id == sync.id).values(total=row.total - remaining))
     return reload(store, sync)
-
-
-def known_positions(store: Store, destination: str) -> Mapping[int, Any]:
-    """The destination's positions by computation id: rows with `run` and `settled_at`."""
-    with store.read() as connection:
-        found = connection.execute(select(positions).where(positions.c.destination == destination))
-        return {row.computation_id: row for row in found}
 
 
 def was_told(store: Store, destination: str) -> bool:

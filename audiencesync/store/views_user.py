@@ -116,7 +116,8 @@ def _syncs(ids: Sequence[int], user_id: str) -> Select[Any]:
     """The syncs whose content may hold the user, newest first: found by his few memberships, one probe a span."""
     mine = (memberships.c.computation_id == spans.c.computation_id, memberships.c.user_id == user_id)
     moved = or_(and_(memberships.c.since_run > spans.c.from_run, memberships.c.since_run <= spans.c.to_run),
-                and_(memberships.c.until_run > spans.c.from_run, memberships.c.until_run <= spans.c.to_run))
+                and_(memberships.c.until_run > spans.c.from_run, memberships.c.until_run <= spans.c.to_run),
+                and_(spans.c.to_run == 0, memberships.c.since_run <= spans.c.from_run))
     lasted = or_(memberships.c.until_run.is_(None), memberships.c.until_run > spans.c.to_run)
     begun = memberships.c.since_run <= spans.c.to_run
     held = or_(and_(syncs.c.mode == "initial", exists().where(*mine, begun, lasted)),
@@ -124,7 +125,7 @@ def _syncs(ids: Sequence[int], user_id: str) -> Select[Any]:
                and_(syncs.c.mode == "incremental", exists().where(*mine, moved)))
     return (select(syncs, spans.c.computation_id, spans.c.from_run, spans.c.to_run, runs.c.as_of)
             .join(spans, spans.c.sync_id == syncs.c.id)
-            .join(runs, and_(runs.c.computation_id == spans.c.computation_id, runs.c.number == spans.c.to_run))
+            .outerjoin(runs, and_(runs.c.computation_id == spans.c.computation_id, runs.c.number == spans.c.to_run))
             .where(spans.c.computation_id.in_(ids), syncs.c.status.in_(("open", "done")), held)
             .order_by(syncs.c.id.desc()))
 
@@ -166,7 +167,7 @@ def _word(name: str, user_id: str, stretches: Sequence[Stretch], past: Iterable[
             else:
                 coming = value
         elif refused is None or (sync.closed_at is not None and sync.closed_at < refused.since):
-            told = Told(value, sync.to_run, sync.as_of, sync.closed_at or sync.opened_at, sync.mode)
+            told = Told(value, sync.to_run, sync.as_of or sync.opened_at, sync.closed_at or sync.opened_at, sync.mode)
             break
     if refused is not None:
         rejected = Rejected(user_id, refused.key, name, refused.reason, refused.status, refused.tries, refused.since,

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from operator import itemgetter
 
-from audiencesync import clock, failpoints
+from audiencesync import clock, failpoints, meter
 from audiencesync.delivery import Commit, Delivery, Pace, Read, Send, Stop, Wait, page_size
+from audiencesync.errors import DeliveryError
 from audiencesync.model import Destination, Outcome, Sync
 from audiencesync.store import accounts, content, leases, syncs
 from audiencesync.store.connect import Store
+from audiencesync.sync.blocked import blocked_account
 from audiencesync.sync.opening import Agenda
 from audiencesync.sync.wire import Threads, Wire
+
+LOGGER = logging.getLogger(__name__)
 
 GLANCE = 0.25
 """Seconds between two looks at whether this process shall end."""
@@ -49,7 +56,7 @@ class Courier:
     def deliver(self) -> Iterator[Tick]:
         """Work every sync the agenda has; `outcomes` says afterwards what became of each. Raises LeaseHeld."""
         name = self.agenda.destination
-        blocked = blocked_account(self.store, name, self.destination)
+        blocked = blocked_account(self.store, self.agenda.project.root, name, self.destination)
         if blocked is not None:
             self.outcomes.append(blocked)
             return
@@ -65,7 +72,7 @@ class Courier:
 
     def _work_all(self, lease: leases.Lease, wire: Wire) -> Iterator[Tick]:
         name, pace, failed = self.agenda.destination, Pace(self.destination.pace()), 0
-        blocked = blocked_account(self.store, name, self.destination)
+        blocked = blocked_account(self.store, self.agenda.project.root, name, self.destination)
         if blocked is not None:  # since the look before the lease
             self.outcomes.append(blocked)
             return
@@ -73,6 +80,7 @@ class Courier:
         while (sync := self.agenda.next_sync(lease)) is not None:
             outcome = yield from self._work(lease, wire, sync, pace)
             self.outcomes.append(outcome)
+            _log(sync, outcome)
             if outcome.status in ("done", "yielded"):
                 failed = 0
                 continue
@@ -107,22 +115,22 @@ class Courier:
                     leases.renew(self.store, lease)  # raises, unless only this process's own clock was late
                 wire.send(step.flight, seconds=min(settings.timeout.total_seconds(), lease.remaining))
             elif isinstance(step, Wait):
-                self._wait(wire, machine, step)
+                seconds = GLANCE if step.until is None else min(GLANCE, step.until - self.monotonic())
+                self._take(wire, machine, sync, max(0.001, seconds))
             else:
                 return self._end(sync, step, told)
             yield Tick(sync.destination, sync.mode, sync.sent + sync.rejected + told, sync.total)
 
     def _attend(self, lease: leases.Lease, wire: Wire, machine: Delivery, sync: Sync) -> None:
         """Take what has arrived, keep the lease, and see whether something else goes first."""
-        for flight, answer in wire.answers(0.0):
-            machine.answered(flight, answer, self.monotonic())
+        self._take(wire, machine, sync, 0.0)
         if lease.remaining < lease.life.total_seconds() * 2 / 3:
             leases.renew(self.store, lease)
         if reason := self.interrupted():
             self._ask_to_stop(machine, "interrupted", reason)
         elif self.monotonic() >= self._looked + 1.0:
             self._looked = self.monotonic()
-            blocked = blocked_account(self.store, sync.destination, self.destination)
+            blocked = blocked_account(self.store, self.agenda.project.root, sync.destination, self.destination)
             if blocked is not None:
                 self._ask_to_stop(machine, blocked.status, blocked.reason)
             elif self.agenda.something_else(sync, self._looked):
@@ -137,15 +145,21 @@ class Courier:
             self._remember_fingerprint(sync.destination)
         syncs.advance(self.store, lease, sync, step.progress, settle=self.destination.settle, finished=step.finished)
         machine.committed(step, self.monotonic())
+        for outcome, found in (("accepted", step.progress.accepted),
+                               ("rejected", [call for call, _ in step.progress.refused])):
+            for index, count in Counter(map(itemgetter(1), found)).items():
+                meter.calls(sync.destination, sync.spans[index].key, outcome, count)
         if step.progress.accepted:
             failpoints.reach("page.acknowledged")
         failpoints.reach("sync.closed" if step.finished else "page.claimed")
 
-    def _wait(self, wire: Wire, machine: Delivery, step: Wait) -> None:
-        now = self.monotonic()
-        seconds = GLANCE if step.until is None else min(GLANCE, step.until - now)
-        for flight, answer in wire.answers(max(0.001, seconds)):
-            machine.answered(flight, answer, self.monotonic())
+    def _take(self, wire: Wire, machine: Delivery, sync: Sync, timeout: float) -> None:
+        """Take the answers that are here, waiting up to `timeout` seconds for the first."""
+        for flight, answer in wire.answers(timeout):
+            now = self.monotonic()
+            meter.request(sync.destination, type(answer).__name__ if isinstance(answer, DeliveryError) else "answered",
+                          now - flight.left)
+            machine.answered(flight, answer, now)
 
     def _end(self, sync: Sync, stop: Stop, told: int) -> Outcome:
         after = syncs.reload(self.store, sync)
@@ -185,12 +199,19 @@ class Courier:
             accounts.note(self.store, name, retry_at=None, retry_reason=None)
 
     def _say_what_waits(self) -> None:
-        for key, (reason, until, help_) in sorted(self.agenda.waiting.items()):
-            self.outcomes.append(Outcome(self.agenda.destination, "", "skipped" if until is None else "waiting",
-                                         keys=(key,), reason=reason, until=until, help=help_))
+        for key, one in sorted(self.agenda.waiting.items()):
+            self.outcomes.append(Outcome(self.agenda.destination, "", one.status, keys=(key,), reason=one.reason,
+                                         until=one.until, help=one.help))
 
 
 AGAIN = "run the same command again; it goes on where this one stopped"
+
+
+def _log(sync: Sync, outcome: Outcome) -> None:
+    LOGGER.info("sync %s", outcome.status, extra={
+        "destination": sync.destination, "computation": ",".join(outcome.keys), "sync": sync.id, "mode": sync.mode,
+        "run": ",".join(str(span.to_run) for span in sync.spans), "sent": outcome.sent, "rejected": outcome.rejected,
+        "remaining": outcome.remaining, "requests": outcome.requests, "reason": outcome.reason})
 
 
 def _concurrency(settings: Destination, size: int) -> int:
@@ -199,20 +220,3 @@ def _concurrency(settings: Destination, size: int) -> int:
     if pace is None or pace.unit != "items":
         return settings.concurrency
     return min(settings.concurrency, 1 + pace.limit // size)
-
-
-def blocked_account(store: Store, name: str, destination: Destination) -> Outcome | None:
-    """Why nothing may be sent to the destination now, or None."""
-    known, now = accounts.account(store, name)
-    fingerprint = destination.fingerprint()
-    if known.paused_at is not None:
-        return Outcome(name, "", "paused", reason=known.pause_reason or "paused",
-                       help=f"audiencesync resume {name}")
-    if known.fingerprint is not None and fingerprint != known.fingerprint:
-        return Outcome(name, "", "held", reason="the account is another than the one told so far",
-                       help=f"audiencesync resume {name} --same-account (the key was renewed) or --new-account "
-                            "(tell it everything anew)")
-    if known.retry_at is not None and known.retry_at > now:
-        return Outcome(name, "", "waiting", reason=known.retry_reason or "asked to come back later",
-                       until=known.retry_at, help="run the same command after that")
-    return None

@@ -2,43 +2,61 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
 from typing import NamedTuple
 
-from audiencesync import __version__
-from audiencesync.model import Audience, Envelope, Project, Span, Sync
-from audiencesync.store import accounts, content, runs, syncs
+from audiencesync.model import Audience, Project, Span, Sync
+from audiencesync.store import accounts, content, decisions, runs, syncs
 from audiencesync.store.connect import Store
 from audiencesync.store.leases import Lease
+from audiencesync.store.positions import NOWHERE, Position, known_positions
+from audiencesync.sync import brakes
+from audiencesync.sync.brakes import Target
+from audiencesync.sync.envelopes import envelope, farewell
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """An audience that may have a next sync: where the destination stands, and whether refused users are due."""
+    """An audience that may have a next sync: where the destination stands, where it goes, whether refused users are due.
+
+    One that `leaves` goes back to run 0, as of which nobody is a member.
+    """
 
     known: runs.Due
     position: int
     again: bool
     now: datetime
+    target: Target
+    leaves: bool = False
+
+
+class Waiting(NamedTuple):
+    """Why an audience has no next sync now: a status of an outcome, the reason, until when, and what helps."""
+
+    status: str
+    reason: str
+    until: datetime | None
+    help: str
 
 
 class _Look(NamedTuple):
-    """How a destination stands: the open syncs that concern the command, who is paused, who has no open sync."""
+    """How a destination stands: the open syncs that concern the command, who is stopped, who has no open sync."""
 
     open: list[Sync]
-    paused: dict[int, runs.Due]
+    stopped: dict[int, runs.Due]
     free: list[runs.Due]
+    positions: Mapping[int, Position]
 
 
 @dataclass(slots=True)
 class Agenda:
     """What one command wants of one destination.
 
-    `typed` is a person's command: it tries every refused user again, once. `waiting` collects what cannot start yet.
+    `typed` is a person's command: it tries every refused user again, once. `farewells` says whether it also clears
+    audiences that were retired. `waiting` collects what cannot start yet.
     """
 
     project: Project
@@ -46,8 +64,9 @@ class Agenda:
     destination: str
     audiences: Sequence[Audience]
     typed: bool
+    farewells: bool = False
     retried: set[int] = field(default_factory=set)
-    waiting: dict[str, tuple[str, datetime | None, str]] = field(default_factory=dict)
+    waiting: dict[str, Waiting] = field(default_factory=dict)
     backfill: set[int] = field(default_factory=set)
     set_aside: set[int] = field(default_factory=set)
     _newest: datetime | None = None
@@ -64,8 +83,9 @@ class Agenda:
         """The sync to work on now, or None when everything selected is told, waits or was set aside."""
         self.waiting.clear()
         look = self._look()
-        workable = [left for sync in look.open if (left := self._without_paused(lease, sync, look.paused)) is not None]
-        ready = self._ready(look.free)
+        workable = [left for sync in look.open
+                    if (left := self._without_stopped(lease, sync, look.stopped)) is not None]
+        ready = self._ready(look)
         for mode in syncs.FAIRNESS:
             for sync in workable:
                 if sync.mode == mode and sync.id not in self.set_aside:
@@ -77,13 +97,24 @@ class Agenda:
 
     def _look(self) -> _Look:
         everything = syncs.open_syncs(self.store, self.destination)
+        positions = known_positions(self.store, self.destination)
         asked = {audience.key for audience in self.audiences}
+        if self.farewells:
+            asked |= set(decisions.farewells(self.store, self.destination))
         found = runs.latest(self.store, asked | {span.key for sync in everything for span in sync.spans})
         mine = {known.computation_id for key, known in found.items() if key in asked}
         busy = {span.computation_id for sync in everything for span in sync.spans}
         return _Look([sync for sync in everything if mine & {span.computation_id for span in sync.spans}],
-                     {known.computation_id: known for known in found.values() if known.paused},
-                     [known for key, known in found.items() if key in asked and known.computation_id not in busy])
+                     {known.computation_id: known for known in found.values() if _stopped(known, positions)},
+                     [known for key, known in found.items() if key in asked and known.computation_id not in busy],
+                     positions)
+
+    def has_work(self) -> bool:
+        """Whether a sync could go on or begin now; only reads, so that it may be asked often."""
+        self.waiting.clear()
+        look = self._look()
+        return bool(self._ready(look)) or any(
+            {span.computation_id for span in sync.spans} - set(look.stopped) for sync in look.open)
 
     def something_else(self, sync: Sync, now: float) -> bool:
         """Whether this sync shall stop for fresh changes, or because one of its audiences was paused; changes nothing.
@@ -97,15 +128,15 @@ class Agenda:
             return False
         self._newest, self._looked = newest, now
         look = self._look()
-        return any(self._wanted("incremental", one) for one in self._ready(look.free)) or any(
+        return any(self._wanted("incremental", one) for one in self._ready(look)) or any(
             other.mode == "incremental" and other.id not in self.set_aside
-            and {span.computation_id for span in other.spans} - set(look.paused) for other in look.open)
+            and {span.computation_id for span in other.spans} - set(look.stopped) for other in look.open)
 
-    def _without_paused(self, lease: Lease, sync: Sync, paused: Mapping[int, runs.Due]) -> Sync | None:
-        """The sync without its paused audiences, which get one of their own that waits; None when that is all of it."""
-        stuck = {span.computation_id for span in sync.spans} & set(paused)
+    def _without_stopped(self, lease: Lease, sync: Sync, stopped: Mapping[int, runs.Due]) -> Sync | None:
+        """The sync without its stopped audiences, which get one of their own that waits; None when that is all."""
+        stuck = {span.computation_id for span in sync.spans} & set(stopped)
         for computation in stuck:
-            self._note_paused(paused[computation])
+            self._note_paused(stopped[computation])
         if not stuck:
             return sync
         if len(stuck) == len(sync.spans):
@@ -113,50 +144,64 @@ class Agenda:
         return syncs.split(self.store, lease, sync, stuck)
 
     def _note_paused(self, known: runs.Due) -> None:
-        self.waiting[known.key] = (known.pause_reason or "paused", None, f"audiencesync resume {known.key}")
+        if known.paused:
+            self.waiting[known.key] = Waiting("skipped", known.pause_reason or "paused", None,
+                                              f"audiencesync resume {known.key}")
 
-    def _ready(self, due: Sequence[runs.Due]) -> list[Ready]:
+    def _ready(self, look: _Look) -> list[Ready]:
         """Who may have a next sync now; the others are noted with what they wait for."""
-        positions = syncs.known_positions(self.store, self.destination)
         refused = syncs.rejected_counts(self.store, self.destination, due=not self.typed)
+        decided = decisions.decisions_of(self.store, self.destination)
         with self.store.read() as connection:
             now = self.store.now(connection)
         found = []
-        for known in due:
-            position = positions.get(known.computation_id)
+        for known in look.free:
+            position = look.positions.get(known.computation_id, NOWHERE)
             again = known.computation_id not in self.retried and known.computation_id in refused
-            ready = Ready(known, position.run if position is not None else 0, again, now)
-            if known.run is None or known.retired or not any(self._wanted(mode, ready) for mode in syncs.FAIRNESS):
+            ready = self._aimed(known, position, decided.get(known.computation_id), now=now, again=again)
+            if ready is None or not any(self._wanted(mode, ready) for mode in syncs.FAIRNESS):
                 continue
             if known.paused:
                 self._note_paused(known)
-            elif (position is not None and position.settled_at is not None and position.settled_at > now
-                  and self._has_content(ready)):
-                self.waiting[known.key] = ("an unanswered request may still arrive (settle)", position.settled_at,
-                                           "run the same command after that")
+            elif position.settled_at is not None and position.settled_at > now and self._has_content(ready):
+                self.waiting[known.key] = Waiting("waiting", "an unanswered request may still arrive (settle)",
+                                                  position.settled_at, "run the same command after that")
+            elif ready.target.hold is not None:
+                self.waiting[known.key] = held(self.destination, known.key, ready.target.hold)
             else:
                 found.append(ready)
-        return sorted(found, key=lambda ready: (ready.known.id_kind or "", ready.known.key))
+        return sorted(found, key=lambda one: (one.target.aside, one.known.id_kind or "", one.known.key))
+
+    def _aimed(self, known: runs.Due, position: Position, decision: decisions.Decision | None, *, now: datetime,
+               again: bool) -> Ready | None:
+        """Where the destination is to go with an audience; None when nowhere: never run, or retired."""
+        if position.clear_as_of is not None:
+            return Ready(known, position.run, again, now, Target(0, position.clear_as_of, aside=True), leaves=True)
+        if known.run is None or known.retired or position.retired_at is not None:
+            return None
+        aim = Target(known.run.number, known.run.as_of)
+        audience = next(audience for audience in self.audiences if audience.key == known.key)
+        if position.run < known.run.number and known.computation_id not in self.backfill:
+            aim = brakes.target(self.store, audience, known, position.run, decision)
+        return Ready(known, position.run, again, now, aim)
 
     def _has_content(self, ready: Ready) -> bool:
         """Whether the next sync would send anything; one that would not need not settle, only its position moves."""
         if not ready.position or ready.again or ready.known.computation_id in self.backfill:
             return True
-        return content.differ(self.store, ready.known.computation_id, ready.position,
-                              ready.known.run.number if ready.known.run else 0)
+        return content.differ(self.store, ready.known.computation_id, ready.position, ready.target.run)
 
     def _wanted(self, mode: str, ready: Ready) -> bool:
         if mode == "backfill":
             return ready.known.computation_id in self.backfill and ready.position > 0
         if mode == "initial":
-            return ready.position == 0
-        run = ready.known.run
-        return ready.position > 0 and run is not None and (ready.position < run.number or ready.again)
+            return ready.position == 0 and not ready.leaves
+        return (ready.position > 0 or ready.leaves) and (ready.position != ready.target.run or ready.again)
 
     def _open(self, lease: Lease, mode: str, ready: Sequence[Ready]) -> Sync | None:
         wanted = [one for one in ready if self._wanted(mode, one)]
-        for id_kind, same in groupby(wanted, key=lambda one: one.known.id_kind):
-            parts = [self._span(mode, one.known, one.position, str(id_kind)) for one in same]
+        for (_, id_kind), same in groupby(wanted, key=lambda one: (one.target.aside, one.known.id_kind)):
+            parts = [self._span(mode, one, str(id_kind)) for one in same]
             opened = syncs.open_sync(self.store, lease, destination=self.destination, mode=mode, parts=parts,
                                      retries_due=syncs.EVERYONE if self.typed else wanted[0].now)
             self.retried |= {part.computation_id for part in parts}
@@ -166,19 +211,28 @@ class Agenda:
                 return opened
         return None
 
-    def _span(self, mode: str, known: runs.Due, from_run: int, id_kind: str) -> Span:
-        audience = next(audience for audience in self.audiences if audience.key == known.key)
-        assert known.run is not None
-        to_run, as_of = known.run.number, known.run.as_of
+    def _span(self, mode: str, ready: Ready, id_kind: str) -> Span:
+        known, from_run, to_run, as_of = ready.known, ready.position, ready.target.run, ready.target.as_of
         if mode == "backfill":
             to_run, as_of = from_run, runs.instant_of(self.store, known.computation_id, from_run)
-        return Span(known.computation_id, known.key, from_run, to_run,
-                    envelope(self.project.name, audience, id_kind, as_of))
+        if ready.leaves:
+            shape = farewell(self.store, self.destination, known, as_of)
+        else:
+            audience = next(audience for audience in self.audiences if audience.key == known.key)
+            shape = envelope(self.project.name, audience, id_kind, as_of)
+        return Span(known.computation_id, known.key, from_run, to_run, shape)
 
 
-def envelope(namespace: str, audience: Audience, id_kind: str, as_of: datetime) -> Envelope:
-    """What every body of this audience has in common as of this instant."""
-    identity = hashlib.blake2b(f"{namespace} {audience.key}".encode(), digest_size=14).hexdigest()[:27]
-    stamp = as_of.strftime("%Y-%m-%dT%H:%M:%S.") + f"{as_of.microsecond // 1000:03}Z"
-    return Envelope(audience.key, id_kind, namespace, __version__, stamp, audience.kind, f"aud_{identity}",
-                    audience.integrations)
+def _stopped(known: runs.Due, positions: Mapping[int, Position]) -> bool:
+    """Whether a sync under way does not go on: its audience is paused, or retired here without being cleared."""
+    position = positions.get(known.computation_id, NOWHERE)
+    return known.paused or ((known.retired or position.retired_at is not None) and position.clear_as_of is None)
+
+
+def held(destination: str, key: str, hold: brakes.Hold) -> Waiting:
+    """What is said of a change that waits for a person, or that one has discarded."""
+    if hold.discarded:
+        return Waiting("skipped", f"{hold.why}; discarded until a newer run is harmless", None,
+                       f"audiencesync approve {key} --destination {destination} --run {hold.to_run}")
+    command = f"{key} --destination {destination} --run {hold.to_run}"
+    return Waiting("held", hold.why, None, f"audiencesync approve {command}  or  audiencesync discard {command}")

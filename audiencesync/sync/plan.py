@@ -26,12 +26,12 @@ from audiencesync.model import (
     Sync,
 )
 from audiencesync.schedule import RateLimit, show_rate
-from audiencesync.store import content, planning, runs, syncs
+from audiencesync.store import content, planning, positions, runs, syncs
 from audiencesync.store.connect import Store
 from audiencesync.store.stage import Stage, stage
 from audiencesync.sync.compute import Errors, instant
-from audiencesync.sync.deliver import blocked_account
-from audiencesync.sync.opening import envelope
+from audiencesync.sync.blocked import blocked_account
+from audiencesync.sync.envelopes import envelope
 
 if TYPE_CHECKING:
     from audiencesync.source import Source
@@ -65,7 +65,7 @@ def plan(project: Project, store: Store, audiences: Sequence[Audience], destinat
     moment = instant(store, as_of)
     known = runs.latest(store, [audience.key for audience in audiences])
     numbers = count(1)
-    desks = [_Desk(name, project.destinations[name], blocked_account(store, name, project.destinations[name]),
+    desks = [_Desk(name, project.destinations[name], blocked_account(store, project.root, name, project.destinations[name]),
                    _going_on(store, name, known), numbers) for name in destinations]
     found: list[PlannedAudience] = []
     errors: Errors = []
@@ -150,7 +150,7 @@ def _plan_sync(thought: Store, held: Stage, desk: _Desk, identity: int, span: Sp
 
 def _standing(thought: Store, desk: _Desk, identity: int) -> tuple[int, str, str]:
     """The run the next sync starts from, and whether anything keeps it from starting now."""
-    position = syncs.known_positions(thought, desk.name).get(identity)
+    position = positions.known_positions(thought, desk.name).get(identity)
     run = position.run if position is not None else 0
     unresolved = False
     for sync in desk.open:

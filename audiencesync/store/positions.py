@@ -1,0 +1,49 @@
+"""Where a destination stands with each computation, and what it was last sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import NamedTuple
+
+import orjson
+from sqlalchemy import select
+
+from audiencesync.model import Envelope
+from audiencesync.store.connect import Store
+from audiencesync.store.syncs import envelope_of
+from audiencesync.store.tables import positions, spans, syncs
+
+
+class Position(NamedTuple):
+    """Where a destination stands with a computation, and until when its last unresolved attempt may still land.
+
+    Retired there is told no more; with `clear_as_of` everybody is told that he left, as of that instant.
+    """
+
+    run: int
+    settled_at: datetime | None = None
+    retired_at: datetime | None = None
+    clear_as_of: datetime | None = None
+
+
+NOWHERE = Position(0)
+"""Where a destination stands that was told nothing."""
+
+
+def known_positions(store: Store, destination: str) -> Mapping[int, Position]:
+    """The destination's positions by computation id."""
+    with store.read() as connection:
+        found = connection.execute(select(positions).where(positions.c.destination == destination))
+        return {row.computation_id: Position(row.run, row.settled_at, row.retired_at, row.clear_as_of)
+                for row in found}
+
+
+def last_envelope(store: Store, destination: str, computation_id: int) -> Envelope:
+    """What the bodies of the newest sync of a computation to a destination were made of."""
+    with store.read() as connection:
+        frozen = connection.execute(
+            select(spans.c.envelope).join(syncs, syncs.c.id == spans.c.sync_id)
+            .where(syncs.c.destination == destination, spans.c.computation_id == computation_id)
+            .order_by(syncs.c.id.desc()).limit(1)).scalar_one()
+    return envelope_of(orjson.loads(frozen))

@@ -1,0 +1,67 @@
+"""The instants at which schedules were due, each written once, whoever looks at the clock first."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import select
+
+from audiencesync.store.connect import Store
+from audiencesync.store.tables import computations, runs, slots
+
+UNAVAILABLE = "unavailable"
+"""The status of a run that could not be made and is tried again in the same slot."""
+
+
+class Slot(NamedTuple):
+    """When a schedule was due, and as of when it was computed: later, where nobody looked in time."""
+
+    at: datetime
+    as_of: datetime
+
+
+class Latest(NamedTuple):
+    """An audience's newest run: as of when, whatever became of it, and what was tried in vain since.
+
+    `ended_at` is when the last of those `tries` ended.
+    """
+
+    as_of: datetime
+    tries: int = 0
+    ended_at: datetime | None = None
+
+
+def newest(store: Store, schedule: str) -> Slot | None:
+    """The last slot of a schedule that anybody began."""
+    with store.read() as connection:
+        row = connection.execute(select(slots.c.at, slots.c.as_of).where(slots.c.schedule == schedule)
+                                 .order_by(slots.c.at.desc()).limit(1)).one_or_none()
+    return None if row is None else Slot(row.at, row.as_of)
+
+
+def claim(store: Store, schedule: str, at: datetime, as_of: datetime) -> tuple[Slot, bool]:
+    """Begin a slot, or find out as of when somebody else began it; says which."""
+    mine = (slots.c.schedule == schedule, slots.c.at == at)
+    with store.write() as connection:
+        begun = connection.execute(store.backend.add(slots).values(schedule=schedule, at=at, as_of=as_of))
+        row = connection.execute(select(slots.c.at, slots.c.as_of).where(*mine)).one()
+    return Slot(row.at, row.as_of), begun.rowcount == 1
+
+
+def latest(store: Store, key: str) -> Latest | None:
+    """How an audience's newest runs stand; None when it was never run, and its instant is the last that counts."""
+    query = (select(runs.c.as_of, runs.c.status, runs.c.ended_at)
+             .join(computations, computations.c.id == runs.c.computation_id)
+             .where(computations.c.key == key).order_by(runs.c.number.desc()).limit(10))
+    with store.read() as connection:
+        rows = connection.execute(query).all()
+    tries = next((index for index, row in enumerate(rows) if row.status != UNAVAILABLE), len(rows))
+    if not rows:
+        return None
+    counts = rows[tries].as_of if tries < len(rows) else NEVER
+    return Latest(counts, tries, rows[0].ended_at if tries else None)
+
+
+NEVER = datetime.min
+"""Stands for no instant at all."""

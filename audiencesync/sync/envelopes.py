@@ -1,0 +1,30 @@
+"""What the bodies of an audience have in common, besides who is a member."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from datetime import datetime
+
+from audiencesync import __version__
+from audiencesync.model import Audience, Envelope
+from audiencesync.store import runs
+from audiencesync.store.connect import Store
+from audiencesync.store.positions import last_envelope
+
+
+def farewell(store: Store, destination: str, known: runs.Due, as_of: datetime) -> Envelope:
+    """What the last bodies of an audience are made of: what the former ones were, since its file may be gone."""
+    return replace(last_envelope(store, destination, known.computation_id), timestamp=stamp(as_of))
+
+
+def stamp(as_of: datetime) -> str:
+    """An instant as calls carry it: ISO 8601 in UTC, in milliseconds."""
+    return as_of.strftime("%Y-%m-%dT%H:%M:%S.") + f"{as_of.microsecond // 1000:03}Z"
+
+
+def envelope(namespace: str, audience: Audience, id_kind: str, as_of: datetime) -> Envelope:
+    """What every body of this audience has in common as of this instant."""
+    identity = hashlib.blake2b(f"{namespace} {audience.key}".encode(), digest_size=14).hexdigest()[:27]
+    return Envelope(audience.key, id_kind, namespace, __version__, stamp(as_of), audience.kind, f"aud_{identity}",
+                    audience.integrations)
