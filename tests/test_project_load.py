@@ -87,7 +87,10 @@ def test_what_files_do_not_say_has_defaults(tmp_path):
     assert read.state == f"sqlite:///{tmp_path}/audiencesync.db"
     assert read.source.url == f"sqlite:///{tmp_path}/shop.db"
     assert (audience.key, audience.name, audience.line, audience.sql) == ("buyers", "buyers", 1, SQL.strip())
-    assert (audience.destinations, audience.schedule, audience.guard) == (("toy",), "every 2h to 3h", {})
+    assert (audience.destinations, audience.schedule) == (("toy",), "every 2h to 3h")
+    assert audience.guard == {"max_exit": 0.3, "min_exits": 50}
+    assert (read.state_must_exist, read.retention, read.alerts) == (False, timedelta(days=90), ())
+    assert read.source.fresh is None
 
 
 @pytest.mark.parametrize(("url", "path"), [
@@ -149,7 +152,7 @@ def test_other_comments_belong_to_the_sql(tmp_path):
 
 def test_audiences_come_from_all_folders_in_a_fixed_order(tmp_path):
     write(tmp_path, {"audiences/z/deep.sql": SQL, "audiences/a.SQL": SQL, "audiences/.hidden.sql": SQL,
-                     "audiences/notes.md": "x", "other/x.sql": SQL})
+                     "audiences/.2026/buyers.sql": SQL, "audiences/notes.md": "x", "other/x.sql": SQL})
     assert [audience.key for audience in project(tmp_path).audiences] == ["a", "buyers", "deep"]
 
 

@@ -121,7 +121,7 @@ def test_each_mistake_in_the_project_file_has_its_place(tmp_path, old, new, expe
     ("name: &n shop\nstate: *n\n", "2:8: aliases (*name) are not supported"),
     ("name: !!python/object/apply:os.system [ls]\n", "1:7: tags (!name) are not supported"),
     ("name: a\x00b\n", "1:1: this is not YAML"),
-    ("[" * 2000, "1:22: this is nested more than 20 levels deep"),
+    ("[" * 900, "1:22: this is nested more than 20 levels deep"),
     (b"name: sh\xf6p\n", "1:1: the file is not UTF-8"),
     (b"\xff\xfen\x00a\x00", "1:1: the file is not UTF-8"),
 ])
@@ -145,6 +145,11 @@ def test_a_key_given_twice_is_refused_wherever_it_stands(tmp_path):
     assert places(found) == [
         "audiencesync.yml:4:31: the key 'region' is given twice; it stands in line 4 already",
         "audiences/buyers.sql:3:1: the key 'name' is given twice; it stands in line 2 already"]
+
+
+def test_two_destinations_with_one_name_are_a_key_given_twice(tmp_path):
+    found = problems(tmp_path, MAIN + "  toy: {type: mailer, write_key: '${TOY_KEY}'}\n")
+    assert places(found) == ["audiencesync.yml:5:3: the key 'toy' is given twice; it stands in line 4 already"]
 
 
 def test_a_folder_without_a_project_file_is_told_how_to_begin(tmp_path):
@@ -200,6 +205,13 @@ def test_an_included_column_may_not_overwrite_another_audience(tmp_path):
     found = problems(tmp_path, buyers=SQL, other="/* audiencesync\ninclude: [email, buyers]\n*/" + SQL)
     assert places(found) == [
         "audiences/other.sql:2:18: the column 'buyers' would overwrite the audience of that key, audiences/buyers.sql"]
+
+
+def test_of_a_column_and_the_key_that_it_would_overwrite_the_later_file_is_wrong(tmp_path):
+    found = problems(tmp_path, buyers="/* audiencesync\ninclude: [city]\n*/" + SQL,
+                     other="/* audiencesync\nkey: City\n*/" + SQL)
+    assert places(found)[-1] == ("audiences/other.sql:2:6: the key 'City' would be overwritten by the column of that "
+                                 "name, which audiences/buyers.sql includes")
 
 
 def test_a_column_that_a_destination_needs_must_be_included(tmp_path):

@@ -57,8 +57,12 @@ def _of_object(value, schema, root):
 
 GOOD = {
     "name": "shop", "timezone": "UTC", "state": "sqlite:///x.db",
-    "source": {"url": "${URL}", "statement_timeout": "10m", "allow_files": "${FILES}"},
-    "defaults": {"schedule": "every 2h", "destinations": ["toy"], "guard": {"max_exit": "30%", "min_exits": 50}},
+    "source": {"url": "${URL}", "statement_timeout": "10m", "allow_files": "${FILES}",
+               "fresh": {"sql": "SELECT 1", "max_age": "6h"}},
+    "defaults": {"schedule": "every 2h", "destinations": ["toy"], "guard": {"max_exit": "30%", "min_exits": None}},
+    "state_must_exist": True, "retention": "30d",
+    "alerts": [{"type": "slack", "url": "${SLACK_URL}", "on": ["failed", "held"]},
+               {"type": "${KIND}", "url": "${HOOK}", "name": "ops"}],
     "destinations": {"toy": {"type": "toy", "write_key": "abc", "concurrency": 4, "gzip": True},
                      "mail": {"type": "mailer", "write_key": "abc", "rate": 800, "concurrency": "${N}"}},
     "vars": {"a": 5, "since": "now - 30d"},
@@ -83,6 +87,10 @@ def test_a_bad_project_file_does_not_fit_the_schema():
         ({"vars": {"now": 1}}, "vars.name now"), ({"vars": {"a b": 1}}, "vars.name a b"),
         ({"vars": {"a": [1]}}, "vars.a.type"),
         ({"defaults": {"guard": {"max_exit": "lots"}}}, "defaults.guard.max_exit.anyOf"),
+        ({"source": {"url": "x", "fresh": {"sql": "SELECT 1"}}}, "source.fresh.anyOf"),
+        ({"alerts": [{"type": "slack"}]}, "alerts.0.missing url"),
+        ({"alerts": [{"type": "slack", "url": "x", "on": ["faild"]}]}, "alerts.0.on.0.enum"),
+        ({"alerts": [{"type": "slak", "url": "x"}]}, "alerts.0.type.anyOf"),
     ]:
         assert mistakes(GOOD | change, schema, schema) == [expected]
 
@@ -105,6 +113,10 @@ def test_defaults_are_shown_as_people_write_them():
     schema = json_schema(REGISTRY)
     assert schema["$defs"]["SourceTable"]["properties"]["statement_timeout"]["default"] == "10m"
     assert schema["$defs"]["destination.toy"]["properties"]["settle"]["default"] == "15m"
+    assert schema["properties"]["retention"]["default"] == "90d"
+    limits = schema["$defs"]["Guard"]["properties"]
+    assert {name: limit["default"] for name, limit in limits.items()} == {
+        "max_exit": "30%", "min_exits": 50, "max_enter": None, "max_initial": None}
 
 
 def test_the_schema_of_no_destinations_is_still_a_schema():

@@ -77,7 +77,7 @@ class AlertChannel:
 
     name: str
     type: str
-    url: str
+    url: str = field(repr=False)
     on: tuple[str, ...]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,10 +11,10 @@ from audiencesync.model import ID_COLUMNS, Audience, Destination, Variable
 from audiencesync.naming import key_of
 from audiencesync.project.document import Document, Loc, parse
 from audiencesync.project.page import Page, Place, did_you_mean, read_page
-from audiencesync.project.settings import Defaults, Header, merged_guard, parse_variable
+from audiencesync.project.settings import Defaults, Header, merged_guard
 from audiencesync.project.validation import salvaged, validated
+from audiencesync.project.values import parse_variable
 
-FOLDERS = ("audiences", "traits")
 _HEADER = re.compile(r"(?:\s|--[^\n]*(?:\n|\Z))*/\*\s*audiencesync(?=\s|\*/)(?P<yaml>.*?)(?P<end>\*/|\Z)", re.DOTALL)
 _STRAY = re.compile(r"/\*\s*audiencesync(?=\s|\*/)")
 _NOTHING = re.compile(r"--[^\n]*|/\*.*?\*/|[\s;]+", re.DOTALL)
@@ -45,11 +45,10 @@ class Definition:
         return ("key",) if "key" in self.document.data else ("name",)
 
 
-def read_definitions(root: Path, surroundings: Surroundings) -> tuple[list[Definition], list[Page]]:
-    """Every audience in the project's folders, by path, and the pages with their mistakes."""
-    paths = sorted(path for folder in FOLDERS for path in (root / folder).rglob("*")
-                   if path.suffix.lower() == ".sql" and not path.name.startswith(".") and path.is_file())
-    pages = [read_page(root, path) for path in paths]
+def read_definitions(root: Path, paths: Iterable[Path],
+                     surroundings: Surroundings) -> tuple[list[Definition], list[Page]]:
+    """The audiences of these files, in their order, and the pages with their mistakes; without what is gone by now."""
+    pages = [page for path in paths if (page := read_page(root, path))]
     read = [_read(page, surroundings) for page in pages if page.text or not page.problems()]
     definitions = [definition for definition in read if definition is not None]
     _check_together(definitions)
@@ -166,18 +165,26 @@ def _check_needs(audience: Audience, document: Document, known: Mapping[str, Des
 
 
 def _check_together(definitions: Sequence[Definition]) -> None:
-    """Keys are unique whatever their case, and no included column overwrites another audience's trait."""
+    """Keys are unique whatever their case, and no included column overwrites another audience's trait.
+
+    Of two files that do not go together the later one has the mistake, so that one of them can be used.
+    """
     owners: dict[str, Audience] = {}
+    includers: dict[str, Audience] = {}
     for definition in definitions:
-        audience = definition.audience
-        first = owners.setdefault(audience.key.casefold(), audience)
-        if first is not audience:
-            definition.document.mistake(
-                definition.named_at, f"the key {audience.key!r} is taken by {first.path.as_posix()}",
-                hint="give one of them another name or key:")
-    for definition in definitions:
-        for index, column in enumerate(definition.audience.include):
+        audience, document = definition.audience, definition.document
+        first, includer = owners.get(audience.key.casefold()), includers.get(audience.key.casefold())
+        if first:
+            document.mistake(definition.named_at, f"the key {audience.key!r} is taken by {first.path.as_posix()}",
+                             hint="give one of them another name or key:")
+        elif includer:
+            document.mistake(definition.named_at, f"the key {audience.key!r} would be overwritten by the column of "
+                             f"that name, which {includer.path.as_posix()} includes")
+        for index, column in enumerate(audience.include):
             owner = owners.get(column.casefold())
-            if owner and owner is not definition.audience and column not in ID_COLUMNS:
-                definition.document.mistake(("include", index), f"the column {column!r} would overwrite the audience "
-                                            f"of that key, {owner.path.as_posix()}")
+            if owner and column not in ID_COLUMNS:
+                document.mistake(("include", index), f"the column {column!r} would overwrite the audience of that key, "
+                                 f"{owner.path.as_posix()}")
+        owners.setdefault(audience.key.casefold(), audience)
+        for column in audience.include:
+            includers.setdefault(column.casefold(), audience)

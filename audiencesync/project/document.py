@@ -124,6 +124,8 @@ class _Builder:
             self.document.broken.add(loc)
             self.document.page.mistake(place, "tags (!name) are not supported",
                                        hint="a text that begins with ! must stand in quotes")
+        if loc and isinstance(loc[-1], int):
+            self.document.values[loc] = place
         if isinstance(event, yaml.MappingStartEvent):
             return self._mapping(loc)
         if isinstance(event, yaml.SequenceStartEvent):

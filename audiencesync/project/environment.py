@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from audiencesync.project.document import Loc
+from audiencesync.project.files import ENVIRONMENT
 from audiencesync.project.page import Page, Place, nearest, read_page
 
 _REFERENCE = re.compile(r"\$\$|\$\{(?:(?P<name>[A-Za-z_]\w*)(?P<or>:-(?P<default>[^}]*))?\}|(?P<bad>[^}]*\}?))")
@@ -16,10 +17,9 @@ _URL_PASSWORD = re.compile(r"://[^/@:\s]*:[^/@\s]+@|[?&](?:password|token|secret
 
 def read_environment(root: Path, environment: Mapping[str, str]) -> tuple[Mapping[str, str], Page | None]:
     """The environment with what ./.env adds to it, and .env's page where that cannot be read."""
-    path = root / ".env"
-    if not path.exists():
+    page = read_page(root, root / ENVIRONMENT)
+    if page is None:
         return environment, None
-    page = read_page(root, path)
     from io import StringIO
 
     from dotenv.parser import parse_stream
@@ -89,8 +89,10 @@ class Variables:
 
     def _warn_of_secret(self, text: str, loc: Loc, place: Place) -> None:
         literal = _REFERENCE.sub(lambda match: match["default"] or "", text)
-        field = next((part for part in reversed(loc) if isinstance(part, str)), "")
-        if literal and len(loc) > 1 and _SECRET.search(field):
+        words = [part for part in loc if isinstance(part, str)]
+        field = words[-1] if words else ""
+        receiver = words[:1] == ["alerts"] and (field == "url" or "://" in literal)
+        if literal and (receiver or (len(loc) > 1 and _SECRET.search(field))):
             what = repr(field)
         elif _URL_PASSWORD.search(literal):
             what = f"the password in {field!r}"
@@ -98,8 +100,8 @@ class Variables:
             return
         self.page.hide(place)
         self.pieces.setdefault(loc, []).append(text)
+        if receiver and any(match["name"] and not match["or"] for match in _REFERENCE.finditer(text)):
+            return  # of a receiver's address only a part is secret, and that may well be what comes from outside
         self.page.mistake(place, f"{what} is a secret and stands in this file", severity="warning",
-                          hint=f"write ${{{'_'.join(str(part) for part in loc[-2:]).upper()}}} and put the value "
+                          hint=f"write ${{{'_'.join(words[-2:]).upper()}}} and put the value "
                                "into .env or the environment")
-
-

@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from audiencesync.errors import ProjectError
-from audiencesync.model import Destination, Project, SourceSettings, Variable
+from audiencesync.errors import Problem, ProjectError
+from audiencesync.model import Audience, Destination, Freshness, Project, SourceSettings, Variable
+from audiencesync.project.channels import channels, check_channels
 from audiencesync.project.definitions import Surroundings, read_definitions
 from audiencesync.project.document import Document, parse
 from audiencesync.project.environment import Variables, read_environment
+from audiencesync.project.files import FILE, definition_files, is_file
 from audiencesync.project.page import START, Page, did_you_mean, read_page
-from audiencesync.project.settings import Defaults, ProjectFile, parse_variable
+from audiencesync.project.settings import Defaults, ProjectFile
 from audiencesync.project.validation import salvaged, validated
+from audiencesync.project.values import parse_variable
 
-FILE = "audiencesync.yml"
 Registry = Mapping[str, type[Destination]]
 _FILE_URL = re.compile(r"(?P<scheme>(?:sqlite|duckdb)(?:\+\w+)?:///(?:file:)?)(?P<path>[^:?][^?]*)(?P<query>.*)")
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the files say at this moment, also while some of them have mistakes.
+
+    `project` is made of the audience files without an error; it is None when audiencesync.yml or .env has one, or when
+    a folder cannot be looked into, because then nobody knows which audiences there are. `broken` are the paths, as in
+    Audience.path, of the audience files with an error: what they mean is not known, but they are there.
+    """
+
+    project: Project | None
+    problems: tuple[Problem, ...]
+    broken: frozenset[Path]
 
 
 def load(root: Path, *, registry: Registry, environment: Mapping[str, str] | None = None) -> Project:
@@ -27,6 +43,14 @@ def load(root: Path, *, registry: Registry, environment: Mapping[str, str] | Non
 
     Raises ProjectError with the problems of all files; warnings alone are given as `Project.warnings`.
     """
+    found = survey(root, registry=registry, environment=environment)
+    if found.project is None or any(problem.severity == "error" for problem in found.problems):
+        raise ProjectError(found.problems)
+    return found.project
+
+
+def survey(root: Path, *, registry: Registry, environment: Mapping[str, str] | None = None) -> Survey:
+    """As much of the project as can be used, for a service that reads the files while people edit them; see `load`."""
     root = Path(os.path.abspath(root))  # noqa: PTH100 - resolving links would move ./.env and relative paths
     outside, secrets_page = read_environment(root, os.environ if environment is None else environment)
     page = _main_page(root)
@@ -34,20 +58,31 @@ def load(root: Path, *, registry: Registry, environment: Mapping[str, str] | Non
     document = parse(page, page.text, expand=variables.expand) if page.text or not page.problems() else Document(page)
     settings = validated(ProjectFile, document.data, document, pieces=variables.pieces) if document.sound else None
     destinations = _Tables(document, variables, registry, root).made() if document.sound else None
+    check_channels(document)
     defaults, shared = _shared(settings, document)
     surroundings = Surroundings(destinations, defaults, shared)
     _check_defaults(surroundings, document)
-    definitions, pages = read_definitions(root, surroundings)
-    if document.sound and not pages:
+    paths, unread = definition_files(root)
+    definitions, pages = read_definitions(root, paths, surroundings)
+    if document.sound and not pages and not unread:
         page.mistake(START, "there are no audiences yet", hint="write one as audiences/NAME.sql", severity="warning")
-    problems = tuple(problem for page in (page, secrets_page, *pages) if page for problem in page.problems())
-    if settings is None or any(problem.severity == "error" for problem in problems):
-        raise ProjectError(problems)
+    everywhere = [page, *([secrets_page] if secrets_page else []), *(_folder(root, error) for error in unread)]
+    problems = tuple(problem for one in (*everywhere, *pages) for problem in one.problems())
+    broken = frozenset(Path(one.file) for one in pages if one.has_errors())
+    if settings is None or any(one.has_errors() for one in everywhere):
+        return Survey(None, problems, broken)
+    audiences = tuple(one.audience for one in definitions if one.audience.path not in broken)
+    made = {name: destination for name, destination in (destinations or {}).items() if destination}
+    return Survey(_project(settings, root, audiences, made, problems), problems, broken)
+
+
+def _project(settings: ProjectFile, root: Path, audiences: tuple[Audience, ...],
+             destinations: Mapping[str, Destination], problems: Iterable[Problem]) -> Project:
     return Project(
         root=root, name=settings.name, timezone=settings.timezone, source=_source(settings, root),
-        state=anchored(settings.state, root), audiences=tuple(definition.audience for definition in definitions),
-        destinations={name: made for name, made in (destinations or {}).items() if made},
-        warnings=tuple(str(problem) for problem in problems))
+        state=anchored(settings.state, root), audiences=audiences, destinations=destinations,
+        warnings=tuple(str(problem) for problem in problems if problem.severity == "warning"),
+        state_must_exist=settings.state_must_exist, retention=settings.retention, alerts=channels(settings.alerts))
 
 
 def anchored(url: str, root: Path) -> str:
@@ -60,8 +95,8 @@ def anchored(url: str, root: Path) -> str:
 
 def _main_page(root: Path) -> Page:
     path = root / FILE
-    if path.is_file():
-        return read_page(root, path)
+    if is_file(path) and (page := read_page(root, path)):
+        return page
     page = Page(FILE, "")
     other = root / "audiencesync.yaml"
     hint = "rename audiencesync.yaml to audiencesync.yml" if other.exists() else "`audiencesync init` writes one"
@@ -69,11 +104,18 @@ def _main_page(root: Path) -> Page:
     return page
 
 
+def _folder(root: Path, error: OSError) -> Page:
+    page = Page(Path(error.filename).relative_to(root).as_posix(), "")
+    page.mistake(START, f"the folder cannot be read: {error.strerror}")
+    return page
+
+
 def _source(settings: ProjectFile, root: Path) -> SourceSettings:
     source = settings.source
+    fresh = Freshness(source.fresh.sql, source.fresh.max_age) if source.fresh else None
     return SourceSettings(
         url=anchored(source.url, root), statement_timeout=source.statement_timeout.total_seconds(),
-        lock_timeout=source.lock_timeout.total_seconds(), allow_files=source.allow_files)
+        lock_timeout=source.lock_timeout.total_seconds(), allow_files=source.allow_files, fresh=fresh)
 
 
 def _shared(settings: ProjectFile | None, document: Document) -> tuple[Defaults, dict[str, Variable]]:

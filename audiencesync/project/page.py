@@ -58,6 +58,10 @@ class Page:
         return [Problem(self.file, place.line, place.column, message, hint, self._shown(place), place.width, severity)
                 for place, message, hint, severity in sorted(self._found, key=lambda found: found[0][:2])]
 
+    def has_errors(self) -> bool:
+        """Whether anything found is more than a warning."""
+        return any(severity == "error" for _, _, _, severity in self._found)
+
     def _shown(self, place: Place) -> str:
         if not 0 < place.line <= len(self.lines) or place.column > LONGEST_SNIPPET:
             return ""
@@ -73,14 +77,19 @@ class Page:
         return line if len(line) <= LONGEST_SNIPPET else line[:LONGEST_SNIPPET] + "..."
 
 
-def read_page(root: Path, path: Path) -> Page:
-    """Read one file as UTF-8 with any line ends; what cannot be read is a page with that mistake and no text."""
+def read_page(root: Path, path: Path) -> Page | None:
+    """Read one file as UTF-8 with any line ends; what cannot be read is a page with that mistake and no text.
+
+    None for a file that is not there, also when it was a moment ago.
+    """
     file = path.relative_to(root).as_posix()
     try:
         return Page(file, path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n"))
     except UnicodeDecodeError as error:
         page = Page(file, "")
         page.mistake(Place(error.object.count(b"\n", 0, error.start) + 1), "the file is not UTF-8; save it as UTF-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except OSError as error:
         page = Page(file, "")
         page.mistake(START, f"the file cannot be read: {error.strerror}")

@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from audiencesync.model import Destination
-from audiencesync.project.settings import DESTINATION_NAME, VARIABLE_NAME, ProjectFile
+from audiencesync.project.settings import ProjectFile
+from audiencesync.project.values import DESTINATION_NAME, VARIABLE_NAME
 from audiencesync.schedule import show_duration
 
 _ISO_DURATION = re.compile(r"P(?:\d|T\d)")

@@ -65,8 +65,8 @@ def salvaged(model: type[M], data: Mapping[str, object]) -> M:
 
 def fields_of(model: type[BaseModel], loc: Loc) -> list[str]:
     """The keys that a model knows at `loc`; none where there is no model."""
-    for part in loc:
-        field = model.model_fields.get(str(part))
+    for part in (part for part in loc if not isinstance(part, int)):
+        field = model.model_fields.get(part)
         inner = [kind for kind in (field.annotation, *typing.get_args(field.annotation))
                  if isinstance(kind, type) and issubclass(kind, BaseModel)] if field else []
         if not inner:
