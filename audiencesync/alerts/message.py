@@ -10,7 +10,7 @@ from audiencesync.model.troubles import Trouble
 LONGEST = 3000
 """Characters of a text that Slack shows in one piece; what is built here stays below it, escapes and all."""
 
-_PROJECT, _WHAT, _WHY, _HELP, _NAME = 100, 300, 1200, 600, 255
+_PROJECT, _KIND, _WHAT, _WHY, _HELP, _NAME = 100, 60, 300, 1200, 600, 255
 _ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
@@ -32,7 +32,7 @@ def _document(trouble: Trouble, *, recovered: bool, project: str, now: datetime)
     unsent = trouble.oldest_unsent
     return {
         "project": _line(project, _PROJECT),
-        "kind": _line(trouble.kind, _NAME),
+        "kind": _line(trouble.kind, _KIND),
         "state": "recovered" if recovered else "open",
         "at": _stamp(now),
         "what": _line(trouble.what, _WHAT),
@@ -45,14 +45,14 @@ def _document(trouble: Trouble, *, recovered: bool, project: str, now: datetime)
         "oldest_unsent": _stamp(unsent),
         "oldest_unsent_seconds": None if unsent is None else max(0, round((now - unsent).total_seconds())),
         "help": _line(trouble.help, _HELP),
-        "runbook": page_of(_line(trouble.kind, _NAME)),
+        "runbook": page_of(_line(trouble.kind, _KIND)),
     }
 
 
 def _slack(trouble: Trouble, *, recovered: bool, project: str, now: datetime) -> Iterator[str]:
     """Lines of mrkdwn, in which & < > of a value are escaped so that none becomes a link or calls a whole channel."""
     sign, word = (":large_green_circle:", "recovered") if recovered else (":red_circle:", trouble.kind)
-    yield f"{sign} *{_mrkdwn(project, _PROJECT)}*: {_mrkdwn(trouble.what, _WHAT)} ({_mrkdwn(word, _NAME)})"
+    yield f"{sign} *{_mrkdwn(project, _PROJECT)}*: {_mrkdwn(trouble.what, _WHAT)} ({_mrkdwn(word, _KIND)})"
     yield f"*{'It was' if recovered else 'Cause'}*: {_mrkdwn(trouble.why, _WHY)}"
     yield f"*Since*: {_moment(trouble.since, now)}"
     if trouble.until is not None:

@@ -81,7 +81,9 @@ class _Handler(logging.StreamHandler[TextIO]):
 
     def format(self, record: logging.LogRecord) -> str:
         """The one line."""
-        tame = logging.makeLogRecord(record.__dict__)
+        # with a _ structlog's own marks begin, and with these two what another handler's formatter left behind
+        tame = logging.makeLogRecord({name: value for name, value in record.__dict__.items()
+                                      if not name.startswith("_") and name not in {"message", "asctime"}})
         tame.msg, tame.args, tame.exc_info, tame.exc_text, tame.stack_info = _words(record), (), None, None, None
         if record.exc_info and record.exc_info[1] is not None:
             tame.__dict__.update(_raised(record.exc_info[1]))
@@ -131,8 +133,8 @@ def _raised(error: BaseException) -> dict[str, str]:
         chain.append(cause)
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     places = [_place(frame.f_code.co_filename, line) for one in chain for frame, line in walk_tb(one.__traceback__)]
-    return {"raised": " < ".join(_told(one) for one in chain),
-            "raised_at": " > ".join([place for place in dict.fromkeys(places) if place][-_FRAMES:])}
+    ours = [place for place in dict.fromkeys(places) if place][-_FRAMES:]
+    return {"raised": " < ".join(map(_told, chain))} | ({"raised_at": " > ".join(ours)} if ours else {})
 
 
 def _place(file: str, line: int) -> str:
@@ -141,12 +143,18 @@ def _place(file: str, line: int) -> str:
 
 
 def _formatter(stream: TextIO, *, as_json: bool) -> logging.Formatter:
-    from structlog.contextvars import merge_contextvars
     from structlog.stdlib import ExtraAdder, ProcessorFormatter
 
     render = _json if as_json else _console(colors=stream.isatty() and not os.environ.get("NO_COLOR"))
-    return ProcessorFormatter(foreign_pre_chain=[ExtraAdder(), merge_contextvars],
+    return ProcessorFormatter(foreign_pre_chain=[_with_bound, ExtraAdder()],
                               processors=[_entry, lambda _logger, _name, entry: _fit(entry, render)])
+
+
+def _with_bound(_logger: object, _name: str, event: EventDict) -> EventDict:
+    """The bound fields, which have no order of their own, before all others."""
+    from structlog.contextvars import get_contextvars
+
+    return dict(sorted(get_contextvars().items())) | dict(event)
 
 
 def _entry(_logger: object, _name: str, event: EventDict) -> EventDict:
@@ -187,7 +195,8 @@ def _value(value: object) -> object:
 
 def _visible(text: str, most: int) -> str:
     """The text with what cannot be seen, such as a line's end, written as an escape; then cut, but within no escape."""
-    shown, left = [], most
+    shown: list[str] = []
+    left = most
     for char in text[:most + 1]:
         piece = char if char.isprintable() else char.encode("unicode_escape").decode()
         left -= len(piece)
@@ -206,7 +215,7 @@ def _json(entry: dict[str, object]) -> str:
 def _console(*, colors: bool) -> Callable[[dict[str, object]], str]:
     from structlog.dev import ConsoleRenderer
 
-    renderer = ConsoleRenderer(colors=colors)
+    renderer = ConsoleRenderer(colors=colors, sort_keys=False)
     special = {"at": "timestamp", "exception": "exception_", "stack": "stack_", "exc_info": "exc_info_"}
 
     def render(entry: dict[str, object]) -> str:
