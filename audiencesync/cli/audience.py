@@ -10,7 +10,8 @@ from audiencesync.model import Ago, Audience
 from audiencesync.report import moment, number, plain, run_row, stamp, table
 from audiencesync.schedule import show_duration
 from audiencesync.store.connect import Store
-from audiencesync.store.views import Known, Ran, Standing, history, movers, standings
+from audiencesync.store.standings import Standing, standings
+from audiencesync.store.views import Known, Ran, history, movers
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,8 @@ def runs_table(found: Sequence[Ran], zone: tzinfo) -> str:
              *([number(ran.run.members), number(ran.run.entered, sign="+"), number(ran.run.exited, sign="-")]
                if ran.run.status == "done" else ["-", "-", "-"]),
              f"{(ran.ended_at - ran.started_at).total_seconds():.1f}s"] for ran in found]
-    failed = [f"run {ran.run.number} of {ran.run.key} failed: {plain(ran.run.error or '')}" for ran in found
-              if ran.run.status == "failed"]
+    failed = [f"run {ran.run.number} of {ran.run.key} {'' if ran.run.status == 'failed' else 'is '}{ran.run.status}: "
+              f"{plain(ran.run.error)}" for ran in found if ran.run.error]
     return "\n".join([table(["audience", "run", "as of", "status", "members", "entered", "exited", "took"], rows,
                             right=["run", "members", "entered", "exited", "took"]), *failed])
 

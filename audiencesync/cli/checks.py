@@ -66,9 +66,9 @@ def _project(session: Session) -> Iterator[Check]:
 
 
 def _state(session: Session) -> Iterator[Check]:
-    from audiencesync.cli.standing import overview
     from audiencesync.store import doctor, migrate
     from audiencesync.store.connect import Store
+    from audiencesync.sync.standing import overview
 
     if not state_exists(session.project.state):
         yield Check("ok", "state", "there is none yet; the first sync makes it")
@@ -84,7 +84,7 @@ def _state(session: Session) -> Iterator[Check]:
                         + ("empty; the first sync makes its tables" if found == "empty" else
                            f"at revision {migrate.known()[-1]}"))
         yield from _lines("state", doctor.look(store))
-        if found == "ready" and (waits := overview(session.project, store).waits):
+        if found == "ready" and (waits := overview(session.project, store).troubles):
             yield Check("warn", "state", f"{counted(len(waits), 'thing')} to look at; see: audiencesync status")
         with store.read() as connection:
             skew = abs(store.now(connection) - datetime.now(UTC))

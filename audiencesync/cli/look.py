@@ -35,15 +35,21 @@ def _goes_to(session: Session) -> dict[str, tuple[str, ...]]:
 
 
 @click.command()
+@click.option("--check", is_flag=True, help="End with 75, 4 or 3 where something must be seen to, for other programs.")
+@options.allow()
 @options.output()
 @click.pass_obj
-def status(session: Session) -> None:
+def status(session: Session, check: bool, allow: frozenset[str]) -> None:
     """Show where everything stands, and what waits for what."""
     from audiencesync.cli import standing
+    from audiencesync.report import code_of
+    from audiencesync.sync.standing import overview
 
     with session.reading() as store:
-        overview = standing.overview(session.project, store)
-    session.say(standing.document(overview), standing.text(overview, session.zone))
+        seen = overview(session.project, store)
+        code = code_of(standing.check_codes(seen), allow) if check else 0
+        session.say({**standing.document(seen), "exit_code": code}, standing.text(seen, session.zone))
+    session.end(code)
 
 
 @click.command()

@@ -2,104 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from datetime import datetime, tzinfo
+from datetime import datetime, timedelta, tzinfo
 
 from audiencesync.cli.audience import run_document, standing_document, standings_table
-from audiencesync.model import Project
-from audiencesync.report import counted, moment, number, plain, stamp, table
-from audiencesync.store.connect import Store
-from audiencesync.store.views import Door, Known, Standing, doors, known, standings
-
-AGAIN = "audiencesync sync"
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """One thing that waits: what, why, since when, until when, and the command that helps."""
-
-    what: str
-    why: str
-    since: datetime | None
-    until: datetime | None
-    help: str
-
-
-@dataclass(frozen=True, slots=True)
-class Overview:
-    """All that `status` shows; `gone` are the keys whose file is no longer there, `new` those never run."""
-
-    known: tuple[Known, ...]
-    gone: frozenset[str]
-    new: tuple[str, ...]
-    standings: tuple[Standing, ...]
-    waits: tuple[Wait, ...]
-
-
-def overview(project: Project, store: Store) -> Overview:
-    """Ask the state where everything stands."""
-    found = known(store)
-    here = {audience.key: audience.destinations for audience in project.audiences}
-    keys = {one.key for one in found}
-    gone = frozenset(one.key for one in found if one.key not in here and one.retired_at is None)
-    stand = standings(store, found, here)
-    met, now = doors(store)
-    waits = [*_of_destinations(project, met, now), *_of_audiences(found, gone), *_of_syncs(stand, met, now)]
-    return Overview(tuple(found), gone, tuple(key for key in here if key not in keys), tuple(stand), tuple(waits))
-
-
-def _of_destinations(project: Project, met: dict[str, Door], now: datetime) -> Iterator[Wait]:
-    for name, door in met.items():
-        what = f"destination {name}"
-        settings = project.destinations.get(name)
-        if door.paused_at is not None:
-            yield Wait(what, f"paused: {door.pause_reason or 'no reason given'}", door.paused_at, None,
-                       f"audiencesync resume {name}")
-        if settings is not None and door.fingerprint not in (None, settings.fingerprint()):
-            yield Wait(what, "the account is another than the one told so far", None, None,
-                       f"audiencesync resume {name} --same-account (the key was renewed) or --new-account "
-                       "(tell it everything anew)")
-        if door.retry_at is not None and door.retry_at > now:
-            yield Wait(what, door.retry_reason or "it asked to come back later", None, door.retry_at, AGAIN)
-        if door.busy_until is not None:
-            yield Wait(what, "a process is at work (its lease is renewed while it lives)", None, door.busy_until,
-                       f"{AGAIN} --wait 60s")
-
-
-def _of_audiences(found: Iterable[Known], gone: frozenset[str]) -> Iterator[Wait]:
-    for one in found:
-        what = f"audience {one.key}"
-        if one.paused_at is not None:
-            yield Wait(what, f"paused: {one.pause_reason or 'no reason given'}", one.paused_at, None,
-                       f"audiencesync resume {one.key}")
-        if one.failed is not None and one.key not in gone:
-            yield Wait(what, f"its last run failed: {one.failed.run.error}", one.failed.ended_at, None,
-                       f"mend it, then: {AGAIN} {one.key}")
-        if one.key in gone:
-            yield Wait(what, "its file is gone, so destinations keep what they were told", None, None,
-                       "put the file back, or clear it at the destinations before it is forgotten")
-
-
-def _of_syncs(stand: Iterable[Standing], met: dict[str, Door], now: datetime) -> Iterator[Wait]:
-    seen: set[int] = set()
-    for one in stand:
-        what = f"{one.key} at {one.destination}"
-        if one.sync is not None and one.sync not in seen:
-            seen.add(one.sync)
-            some = "; some requests may or may not have arrived, and go again" if one.unresolved else ""
-            said = met[one.destination].retry_reason if one.destination in met else None
-            why = f"; it stopped at: {said}" if said else ""
-            yield Wait(what, f"the {one.mode} sync is not finished: {one.told:,} of {one.total:,} told{some}{why}",
-                       one.opened_at, None, AGAIN)
-        if one.settled_at is not None and one.settled_at > now:
-            yield Wait(what, "an unanswered request may still arrive (settle), so the next sync waits", None,
-                       one.settled_at, f"{AGAIN}, after that")
-        elif one.pending and one.sync is None:
-            yield Wait(what, f"{counted(one.pending, 'call')} due", None, None, AGAIN)
-        if one.rejected:
-            yield Wait(what, f"{counted(one.rejected, 'user')} refused", one.refused_since, one.next_try,
-                       f"audiencesync rejected --destination {one.destination}; every sync tries them again")
+from audiencesync.model import Trouble
+from audiencesync.report import moment, number, plain, stamp, table
+from audiencesync.sync.standing import Overview
 
 
 def document(seen: Overview) -> dict[str, object]:
@@ -113,8 +21,12 @@ def document(seen: Overview) -> dict[str, object]:
         ] + [{"key": key, "file": True, "paused": False, "pause_reason": None, "retired": False, "last_run": None,
               "failed_run": None} for key in seen.new],
         "destinations": [standing_document(one) for one in seen.standings],
-        "waits": [{"what": one.what, "why": one.why, "since": stamp(one.since), "until": stamp(one.until),
-                   "help": one.help} for one in seen.waits],
+        "waits": [{"kind": one.kind, "what": one.what, "why": one.why, "since": stamp(one.since),
+                   "until": stamp(one.until), "help": one.help, "key": one.key, "destination": one.destination,
+                   "leaving": one.leaving, "oldest_unsent": stamp(one.oldest_unsent),
+                   "runbook": f"docs/runbook.md#{one.kind}" if one.calls_somebody else None} for one in seen.troubles],
+        "schedules": [{"schedule": schedule, "next": stamp(at)} for schedule, at in seen.slots],
+        "services": [{"name": one.name, "alive": one.alive, "until": stamp(one.until)} for one in seen.services],
     }
 
 
@@ -125,7 +37,10 @@ def text(seen: Overview, zone: tzinfo) -> str:
     parts = [_audiences(seen, zone)]
     if seen.standings:
         parts.append(standings_table(seen.standings))
-    parts.append("\n".join(_wait(one, zone) for one in seen.waits) if seen.waits else "nothing waits")
+    if seen.slots:
+        parts.append("\n".join(f"{schedule}: next {moment(at, zone)}" for schedule, at in seen.slots))
+    found = sorted(seen.troubles, key=lambda one: not one.calls_somebody)
+    parts.append("\n".join(_wait(one, seen.now, zone) for one in found) if found else "nothing waits")
     return "\n\n".join(parts)
 
 
@@ -142,7 +57,24 @@ def _audiences(seen: Overview, zone: tzinfo) -> str:
                  right=["members", "entered", "exited"])
 
 
-def _wait(one: Wait, zone: tzinfo) -> str:
+def _wait(one: Trouble, now: datetime, zone: tzinfo) -> str:
     since = f", since {moment(one.since, zone)}" if one.since else ""
     until = f", until {moment(one.until, zone)}" if one.until else ""
-    return f"{plain(f'{one.what}: {one.why}{since}{until}')}\n  -> {one.help}"
+    unsent = f"; oldest unsent change {_age(now - one.oldest_unsent)} old" if one.oldest_unsent else ""
+    leaving = f"; {'bytes are leaving' if one.leaving else 'nothing is leaving'}" if one.destination else ""
+    return f"{plain(f'{one.what}: {one.why}{since}{until}{leaving}{unsent}')}\n  -> {one.help}"
+
+
+def _age(span: timedelta) -> str:
+    """How long ago, as people say it."""
+    seconds = max(0, int(span.total_seconds()))
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def check_codes(seen: Overview) -> frozenset[int]:
+    """The exit codes that what is wrong asks for: 75 for what is not in step, 4 for what is held, 3 for who is refused."""
+    codes = {"held": 4, "account": 4, "rejected": 3, "refusals": 3, "service": 75}
+    return frozenset(codes.get(one.kind, 75) for one in seen.troubles if one.calls_somebody or one.kind in codes)

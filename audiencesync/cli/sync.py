@@ -74,7 +74,8 @@ def plan(session: Session, patterns: Sequence[str], destinations: Sequence[str],
 
     chosen, wanted = _chosen(session, patterns, destinations)
     with interruptible() as interrupted, session.reading() as store:
-        found = work(session.project, store, chosen, wanted, as_of=as_of, interrupted=lambda: bool(interrupted()))
+        found = work(session.project, store, chosen, wanted, as_of=as_of, interrupted=lambda: bool(interrupted()),
+                     farewells=not patterns)
     for _, message in found.errors:
         click.echo(f"error: {message}", err=True)
     draw = reports.plan_markdown if session.output == "markdown" else reports.plan_text

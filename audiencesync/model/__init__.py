@@ -14,6 +14,7 @@ from audiencesync.model.definitions import (
 )
 from audiencesync.model.destination import Destination
 from audiencesync.model.syncs import (
+    Left,
     Outcome,
     Page,
     Plan,
@@ -42,6 +43,7 @@ __all__ = [
     "Destination",
     "Envelope",
     "Freshness",
+    "Left",
     "Outcome",
     "Packed",
     "Packer",

@@ -166,8 +166,20 @@ class PlannedDelivery:
 
 
 @dataclass(frozen=True, slots=True)
+class Left:
+    """So many members of an audience still hold its trait at a destination that it goes to no more."""
+
+    key: str
+    destination: str
+    members: int
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """Exactly what `sync` would send now; `left` are keys that the state knows and no file defines any more."""
+    """Exactly what `sync` would send now; `left` are keys that the state knows and no file defines any more.
+
+    `taken` says where people still hold a trait that nobody keeps in step any more.
+    """
 
     as_of: datetime
     audiences: tuple[PlannedAudience, ...]
@@ -175,3 +187,4 @@ class Plan:
     deliveries: tuple[PlannedDelivery, ...]
     errors: tuple[tuple[int, str], ...] = ()
     left: tuple[str, ...] = ()
+    taken: tuple[Left, ...] = ()

@@ -1,10 +1,11 @@
 """Results as people and programs read them: text, JSON, exit codes."""
 
-from audiencesync.report.outcomes import document, exit_code, run_row, text
+from audiencesync.report.outcomes import code_of, document, exit_code, run_row, text
 from audiencesync.report.plans import plan_document, plan_exit_code, plan_markdown, plan_text
 from audiencesync.report.words import counted, moment, number, plain, stamp, table
 
 __all__ = [
+    "code_of",
     "counted",
     "document",
     "exit_code",

@@ -19,7 +19,12 @@ def exit_code(report: Report, allow: Collection[str] = ()) -> int:
     """The exit code of the contract; what `allow` names (rejected, held) counts as done."""
     codes = {code for code, _ in report.errors} | {_STATUS.get(one.status, 70) for one in merged(report.syncs)}
     codes.add(3 if report.rejected else 0)
-    return first_of(codes - {code for code, name in ((3, "rejected"), (4, "held")) if name in allow})
+    return code_of(codes, allow)
+
+
+def code_of(codes: Collection[int], allow: Collection[str] = ()) -> int:
+    """The exit code that goes before the others, but for those that `allow` (rejected, held) counts as done."""
+    return first_of(set(codes) - {code for code, name in ((3, "rejected"), (4, "held")) if name in allow})
 
 
 def first_of(codes: Collection[int]) -> int:

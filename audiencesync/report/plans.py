@@ -33,6 +33,7 @@ def plan_document(plan: Plan) -> dict[str, object]:
                           "minutes": None if one.seconds is None else round(one.seconds / 60, 2)}
                          for one in plan.deliveries],
         "left": list(plan.left),
+        "taken": [{"key": one.key, "destination": one.destination, "members": one.members} for one in plan.taken],
         "errors": [{"exit_code": code, "message": message} for code, message in plan.errors],
         "exit_code": plan_exit_code(plan),
     }
@@ -80,7 +81,11 @@ def _words(plan: Plan, zone: tzinfo) -> list[str]:
              f"{counted(one.requests, 'request')}, {_duration(one)}"
              + (f"; {counted(one.refused, 'call')} too large to be sent" if one.refused else "")
              for one in plan.deliveries]
-    lines += [f"{key}: its file is gone; destinations keep what they were told" for key in plan.left]
+    lines += [f"{key}: its file is gone; destinations keep what they were told; audiencesync retire {key} --clear "
+              "tells everybody there that he left" for key in plan.left]
+    lines += [f"{one.key} goes to {one.destination} no more, where {counted(one.members, 'member')} still "
+              f"{'holds' if one.members == 1 else 'hold'} true; audiencesync retire {one.key} --destination "
+              f"{one.destination} --clear tells them that they left" for one in plan.taken if one.key not in plan.left]
     lines.append(f"As of {moment(plan.as_of, zone)}. Nothing was written and nothing was sent; audiencesync sync does.")
     return lines
 

@@ -19,7 +19,10 @@ EVERYTHING = "*"
 NEW_ACCOUNT = "new-account"
 """The act after which nothing counts that the destination was told before."""
 
-RESUMED: dict[str, Any] = {"paused_at": None, "pause_reason": None, "retry_at": None, "retry_reason": None}
+OURSELVES = "audiencesync"
+"""Who pauses a destination that refuses the credentials; everybody else is a person."""
+
+RESUMED: dict[str, Any] = dict.fromkeys(("paused_at", "pause_reason", "paused_by", "retry_at", "retry_reason"))
 """Nothing keeps the destination from being synced."""
 
 
@@ -65,7 +68,7 @@ def pause_destination(store: Store, destination: str, *, reason: str, who: str) 
     """Send nothing to it until somebody resumes it; everything is kept."""
     with store.write() as connection:
         now = store.now(connection)
-        _set(store, connection, destination, {"paused_at": now, "pause_reason": reason})
+        _set(store, connection, destination, {"paused_at": now, "pause_reason": reason, "paused_by": who})
         record_act(connection, now, who, "pause", destination, reason)
 
 

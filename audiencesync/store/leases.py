@@ -7,10 +7,11 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, delete, select, update
 
 from audiencesync import clock
 from audiencesync.errors import LeaseHeld, LeaseLost
@@ -113,6 +114,46 @@ def renew(store: Store, lease: Lease) -> None:
         connection.execute(update(leases).where(leases.c.name == lease.name)
                            .values(expires=store.now(connection) + lease.life))
     lease.deadline = began + lease.life.total_seconds()
+
+
+class Beat(NamedTuple):
+    """A process that serves: its host and number, until when it is known to live, and whether it still does."""
+
+    name: str
+    until: datetime
+    alive: bool
+
+
+_SERVICE = "service:"
+
+
+def beat(store: Store, *, holder: str, life: timedelta = LIFE) -> None:
+    """Say that this process serves, for as long as a lease lives; forget those that are surely gone."""
+    mine = f"{_SERVICE}{socket.gethostname()}:{os.getpid()}"
+    with store.write() as connection:
+        now = store.now(connection)
+        connection.execute(store.backend.add(leases).values(name=mine, fence=0, expires=now))
+        connection.execute(update(leases).where(leases.c.name == mine).values(holder=holder, expires=now + life))
+        others = connection.execute(select(leases).where(leases.c.name.like(f"{_SERVICE}%"), leases.c.name != mine))
+        gone = [row.name for row in others if row.expires < now - 120 * life or is_dead(row.holder or "")]
+        if gone:
+            connection.execute(delete(leases).where(leases.c.name.in_(gone)))
+
+
+def silence(store: Store) -> None:
+    """Say that this process serves no more."""
+    with store.write() as connection:
+        connection.execute(delete(leases).where(leases.c.name == f"{_SERVICE}{socket.gethostname()}:{os.getpid()}"))
+
+
+def beats(store: Store) -> list[Beat]:
+    """The processes that serve, or did so until they fell silent."""
+    with store.read() as connection:
+        now = store.now(connection)
+        rows = connection.execute(select(leases).where(leases.c.name.like(f"{_SERVICE}%"))
+                                  .order_by(leases.c.name)).all()
+    return [Beat(row.name.removeprefix(_SERVICE), row.expires, row.expires > now and not is_dead(row.holder or ""))
+            for row in rows]
 
 
 def release(store: Store, lease: Lease) -> None:

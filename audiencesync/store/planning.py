@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from sqlalchemy import (
     Subquery,
     Table,
     Text,
+    and_,
     distinct,
     func,
     insert,
@@ -26,11 +27,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import CreateTable, DropTable
 
-from audiencesync.model import Span, Sync
+from audiencesync.model import Left, Span, Sync
 from audiencesync.store.connect import Store
 from audiencesync.store.content import as_of, changes, retries
 from audiencesync.store.stage import Stage, staged
-from audiencesync.store.tables import UserId, computations, memberships, rejections
+from audiencesync.store.tables import UserId, computations, memberships, positions, rejections, runs
 
 planned = Table(
     "planned", MetaData(),
@@ -135,6 +136,18 @@ def distinct_users(thought: Store, slots: list[int], going_on: Sequence[Sync]) -
     everybody = union_all(*users).subquery()
     with thought.read() as connection:
         return connection.execute(select(func.count(distinct(everybody.c.user_id)))).scalar_one()
+
+
+def taken_away(store: Store, goes_to: Mapping[str, Sequence[str]]) -> list[Left]:
+    """Where people still hold a trait though their audience goes to that destination no more; `goes_to` by key."""
+    query = (select(positions.c.destination, computations.c.key, runs.c.members)
+             .join(computations, computations.c.id == positions.c.computation_id)
+             .join(runs, and_(runs.c.computation_id == positions.c.computation_id, runs.c.number == positions.c.run))
+             .where(positions.c.retired_at.is_(None), computations.c.retired_at.is_(None), runs.c.members > 0)
+             .order_by(computations.c.key, positions.c.destination))
+    with store.read() as connection:
+        return [Left(row.key, row.destination, row.members) for row in connection.execute(query)
+                if row.destination not in goes_to.get(row.key, ())]
 
 
 def left_behind(store: Store, keys: list[str]) -> tuple[Row[tuple[str]], ...]:

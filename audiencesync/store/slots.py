@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from sqlalchemy import select
@@ -12,6 +12,10 @@ from audiencesync.store.tables import computations, runs, slots
 
 UNAVAILABLE = "unavailable"
 """The status of a run that could not be made and is tried again in the same slot."""
+
+
+NEVER = datetime.min.replace(tzinfo=UTC)
+"""The instant of an audience that was tried, and never yet run."""
 
 
 class Slot(NamedTuple):
@@ -61,7 +65,3 @@ def latest(store: Store, key: str) -> Latest | None:
         return None
     counts = rows[tries].as_of if tries < len(rows) else NEVER
     return Latest(counts, tries, rows[0].ended_at if tries else None)
-
-
-NEVER = datetime.min
-"""Stands for no instant at all."""

@@ -60,7 +60,7 @@ def envelope_of(frozen: dict[str, Any]) -> Envelope:
 def open_sync(store: Store, lease: Lease, *, destination: str, mode: str, parts: Sequence[Span],
               retries_due: datetime) -> Sync | None:
     """Fix a sync's content and open it; where there is nothing to send, only move the positions and return None."""
-    draft = Sync(_NEWEST, destination, mode, secrets.token_bytes(16), retries_due, None, None, 0, 0, 0, 0, retries_due,
+    draft = Sync(NEWEST, destination, mode, secrets.token_bytes(16), retries_due, None, None, 0, 0, 0, 0, retries_due,
                  tuple(parts))
     total, _ = content.count(store, draft)
     with store.write() as connection:
@@ -81,7 +81,8 @@ def open_sync(store: Store, lease: Lease, *, destination: str, mode: str, parts:
     return Sync(identity, destination, mode, draft.secret, retries_due, None, None, total, 0, 0, 0, now, tuple(parts))
 
 
-_NEWEST = 2**62
+NEWEST = 2**62
+"""The id of a sync that has none yet: later than every other."""
 
 
 def advance(store: Store, lease: Lease, sync: Sync, progress: Progress, *, settle: timedelta, finished: bool) -> None:
@@ -185,7 +186,7 @@ def split(store: Store, lease: Lease, sync: Sync, apart: set[int]) -> Sync:
     A messageId depends on the secret, the key and the user, and both halves keep the secret and the cursors: what was
     sent stays sent, and what is sent again is the same.
     """
-    leaving = replace(sync, id=_NEWEST, spans=tuple(span for span in sync.spans if span.computation_id in apart))
+    leaving = replace(sync, id=NEWEST, spans=tuple(span for span in sync.spans if span.computation_id in apart))
     remaining, _ = content.count(store, leaving, after=sync.acknowledged)
     with store.write() as connection:
         guard(store, connection, lease)

@@ -99,7 +99,7 @@ memberships = Table(
     sqlite_with_rowid=False,
 )
 
-# run 0 lies before everything: a destination that was told nothing stands there, and one that is cleared goes back there
+# run 0 lies before everything: a destination that was told nothing stands there, one that is cleared goes back there
 positions = Table(
     "positions", metadata,
     Column("destination", Text, primary_key=True),
@@ -188,6 +188,7 @@ destinations = Table(
     Column("fingerprint", Text),
     Column("paused_at", Instant),
     Column("pause_reason", Text),
+    Column("paused_by", Text),
     Column("retry_at", Instant),
     Column("retry_reason", Text),
 )

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, exists, func, select
 
-from audiencesync.model import Envelope, Run, Span
+from audiencesync.model import Run
 from audiencesync.store.connect import Store
-from audiencesync.store.content import changes
 from audiencesync.store.leases import is_dead
-from audiencesync.store.tables import computations, destinations, leases, memberships, positions, rejections, runs
-from audiencesync.store.tables import spans as spans_table
-from audiencesync.store.tables import syncs as syncs_table
+from audiencesync.store.tables import computations, destinations, leases, memberships, rejections, runs
 
 
 class Ran(NamedTuple):
@@ -28,7 +25,7 @@ class Ran(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """An audience as the state knows it: its newest run that ended well, and a newer one that failed."""
+    """An audience as the state knows it: its newest run that ended well, and a newer one that did not."""
 
     computation_id: int
     key: str
@@ -39,41 +36,20 @@ class Known:
     retired_at: datetime | None
     run: Ran | None
     failed: Ran | None
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Where one destination stands with one audience; `pending` are the calls it is still to get.
-
-    `told` of `total` is how far the open sync (which may span other audiences too) has come; `unresolved` says
-    whether some of it may or may not have arrived.
-    """
-
-    destination: str
-    key: str
-    mode: str
-    position: int
-    run: int
-    pending: int
-    rejected: int
-    next_try: datetime | None
-    refused_since: datetime | None
-    settled_at: datetime | None
-    sync: int | None = None
-    told: int = 0
-    total: int = 0
-    unresolved: bool = False
-    opened_at: datetime | None = None
+    first_as_of: datetime | None = None
 
 
 def known(store: Store) -> list[Known]:
     """Every audience the state has ever seen, by key."""
     with store.read() as connection:
         done = _newest(connection, runs.c.status == "done")
-        failed = _newest(connection, runs.c.status == "failed")
+        failed = _newest(connection, runs.c.status != "done")
+        first = {row.computation_id: row.as_of for row in connection.execute(
+            select(runs.c.computation_id, func.min(runs.c.as_of).label("as_of")).where(runs.c.status == "done")
+            .group_by(runs.c.computation_id))}
         found = connection.execute(select(computations).order_by(computations.c.key)).all()
     return [Known(row.id, row.key, row.kind, row.id_kind, row.paused_at, row.pause_reason, row.retired_at,
-                  done.get(row.id), _later(failed.get(row.id), done.get(row.id))) for row in found]
+                  done.get(row.id), _later(failed.get(row.id), done.get(row.id)), first.get(row.id)) for row in found]
 
 
 def _later(failed: Ran | None, done: Ran | None) -> Ran | None:
@@ -106,62 +82,6 @@ def history(store: Store, keys: Collection[str] | None = None, *, limit: int = 5
         return [_ran(row) for row in connection.execute(query)]
 
 
-def standings(store: Store, found: Iterable[Known], goes_to: Mapping[str, Sequence[str]]) -> list[Standing]:
-    """Where each destination stands with each audience that goes to it; `goes_to` are destinations by key."""
-    with store.read() as connection:
-        at = {(row.destination, row.computation_id): row for row in connection.execute(select(positions))}
-        refused = {(row.destination, row.computation_id): row for row in connection.execute(_refused())}
-        opened = {(row.destination, row.computation_id): row for row in connection.execute(_open())}
-        return [_standing(connection, one, name, at.get((name, one.computation_id)),
-                          refused.get((name, one.computation_id)), opened.get((name, one.computation_id)))
-                for one in found for name in goes_to.get(one.key, ())]
-
-
-def _refused() -> Select[Any]:
-    return (select(rejections.c.destination, rejections.c.computation_id, func.count().label("users"),
-                   func.min(rejections.c.next_try).label("next_try"), func.min(rejections.c.since).label("since"))
-            .group_by(rejections.c.destination, rejections.c.computation_id))
-
-
-def _open() -> Select[Any]:
-    return (select(syncs_table, spans_table.c.computation_id, spans_table.c.from_run, spans_table.c.to_run)
-            .join(spans_table, spans_table.c.sync_id == syncs_table.c.id).where(syncs_table.c.status == "open"))
-
-
-def _standing(connection: Connection, one: Known, name: str, at: Any, refused: Any, opened: Any) -> Standing:
-    position, newest = at.run if at else 0, one.run.run.number if one.run else 0
-    mode = opened.mode if opened else "incremental" if position else "initial"
-    pending = _pending(connection, one, position, newest, opened)
-    told = {} if opened is None else {
-        "sync": opened.id, "told": opened.sent + opened.rejected, "total": opened.total,
-        "unresolved": opened.claimed != opened.acknowledged, "opened_at": opened.opened_at}
-    return Standing(name, one.key, mode, position, newest, pending, refused.users if refused else 0,
-                    refused.next_try if refused else None, refused.since if refused else None,
-                    at.settled_at if at else None, **told)
-
-
-def _pending(connection: Connection, one: Known, position: int, newest: int, opened: Any) -> int:
-    """What is left of the open sync, and what has changed since the run that it brings the destination to."""
-    count = 0
-    if opened is not None:
-        rest = changes(opened.mode, _span(one, opened.from_run, opened.to_run))
-        if opened.acknowledged is not None:
-            rest = rest.where(memberships.c.user_id > opened.acknowledged)
-        count += _count(connection, rest)
-        position = opened.to_run
-    if position < newest:
-        count += _count(connection, changes("incremental" if position else "initial", _span(one, position, newest)))
-    return count
-
-
-def _span(one: Known, from_run: int, to_run: int) -> Span:
-    return Span(one.computation_id, one.key, from_run, to_run, Envelope(one.key, one.id_kind or "", "", "", ""))
-
-
-def _count(connection: Connection, query: Select[Any]) -> int:
-    return int(connection.execute(select(func.count()).select_from(query.subquery())).scalar_one())
-
-
 @dataclass(frozen=True, slots=True)
 class Door:
     """A destination as the state knows it, and until when a process is at work there."""
@@ -170,6 +90,7 @@ class Door:
     fingerprint: str | None = None
     paused_at: datetime | None = None
     pause_reason: str | None = None
+    paused_by: str | None = None
     retry_at: datetime | None = None
     retry_reason: str | None = None
     busy_until: datetime | None = None
@@ -190,7 +111,8 @@ def doors(store: Store) -> tuple[dict[str, Door], datetime]:
 def _door(name: str, row: Any, busy_until: datetime | None) -> Door:
     if row is None:
         return Door(name, busy_until=busy_until)
-    return Door(name, row.fingerprint, row.paused_at, row.pause_reason, row.retry_at, row.retry_reason, busy_until)
+    return Door(name, row.fingerprint, row.paused_at, row.pause_reason, row.paused_by, row.retry_at, row.retry_reason,
+                busy_until)
 
 
 @dataclass(frozen=True, slots=True)

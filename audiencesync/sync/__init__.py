@@ -9,10 +9,11 @@ from datetime import datetime
 
 from audiencesync.errors import AudiencesyncError, LeaseHeld
 from audiencesync.model import Audience, Outcome, Project, Report, Run
-from audiencesync.store import runs, syncs
+from audiencesync.store import housekeeping, leases, runs, syncs
 from audiencesync.store.connect import Store
 from audiencesync.sync.compute import Errors, compute
 from audiencesync.sync.deliver import AGAIN, Courier, Tick
+from audiencesync.sync.due import desks
 from audiencesync.sync.opening import Agenda
 
 
@@ -21,7 +22,8 @@ class Request:
     """What a command asks for; `wait` are the seconds it waits for another process's lease.
 
     `interrupted` gives the reason to end, or nothing; `watch` is told where each sync stands, and before that, without
-    a destination, how many audiences are computed.
+    a destination, how many audiences are computed. `typed` is a person's command, which tries refused users at once;
+    `farewells` says whether retired audiences are cleared by it, too.
     """
 
     audiences: Sequence[Audience]
@@ -29,6 +31,7 @@ class Request:
     as_of: datetime | None = None
     wait: float = 0.0
     typed: bool = True
+    farewells: bool = True
     interrupted: Callable[[], str] = field(default=lambda: "")
     watch: Callable[[Tick], None] = field(default=lambda _: None)
 
@@ -41,6 +44,16 @@ def sync(project: Project, store: Store, request: Request) -> Report:
     return _report(project, store, request, tuple(done), errors, backfill=False)
 
 
+def due(project: Project, store: Store, request: Request) -> Report:
+    """Compute what the schedules of these audiences say is due, and tell each destination what it is owed."""
+    found = desks(project, store, request.audiences, interrupted=lambda: bool(request.interrupted()),
+                  holder=leases.this_process())
+    looks = [desk.work() for desk in found]
+    housekeeping.tidy(store, project.retention)
+    return _report(project, store, request, tuple(run for look in looks for run in look.runs),
+                   [error for look in looks for error in look.errors], backfill=False)
+
+
 def backfill(project: Project, store: Store, request: Request) -> Report:
     """Send everyone again as of what each destination was last told; resumes what an earlier call began."""
     return _report(project, store, request, (), [], backfill=True)
@@ -50,7 +63,7 @@ def _report(project: Project, store: Store, request: Request, done: tuple[Run, .
             backfill: bool) -> Report:
     outcomes: list[Outcome] = []
     for found, failed in _each(request.destinations,
-                               lambda name: _deliver(project, store, request, name, again=backfill)):
+                               lambda name: tell(project, store, request, name, again=backfill)):
         outcomes += found
         errors += failed
     known = runs.latest(store, [audience.key for audience in request.audiences])
@@ -70,13 +83,13 @@ def _each(names: Sequence[str], deliver: Callable[[str], tuple[list[Outcome], Er
         return list(pool.map(deliver, names))
 
 
-def _deliver(project: Project, store: Store, request: Request, name: str, *, again: bool) -> \
+def tell(project: Project, store: Store, request: Request, name: str, *, again: bool = False) -> \
         tuple[list[Outcome], Errors]:
-    """One destination; whatever goes wrong with it never stops the others."""
+    """Bring one destination to the newest runs; whatever goes wrong with it never stops the others."""
     audiences = [audience for audience in request.audiences if name in audience.destinations]
     if reason := request.interrupted():
         return [Outcome(name, "", "interrupted", reason=reason, help=AGAIN)], []
-    agenda = Agenda(project, store, name, audiences, typed=request.typed)
+    agenda = Agenda(project, store, name, audiences, typed=request.typed, farewells=request.farewells and not again)
     if again:
         agenda.ask_backfill()
     courier = Courier(store, project.destinations[name], agenda, interrupted=request.interrupted)

@@ -125,3 +125,12 @@ def counted(store: Store, computation_id: int, from_run: int, to_run: int) -> tu
             store.counted.clear()
         store.counted[key] = content.net(store, *key)
     return store.counted[key]
+
+
+def held(key: str, destination: str, hold: Hold) -> tuple[str, str, str]:
+    """How a change that waits is told: `held` or `discarded`, why with its counts, and the command that helps."""
+    command = f"{key} --destination {destination} --run {hold.to_run}"
+    why = f"{hold.why} (+{hold.net.entered:,} -{hold.net.exited:,} up to run {hold.to_run})"
+    if hold.discarded:
+        return "discarded", f"{why}; discarded until a newer run is harmless", f"audiencesync approve {command}"
+    return "held", why, f"audiencesync approve {command}  or  audiencesync discard {command}"

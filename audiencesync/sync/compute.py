@@ -102,8 +102,6 @@ class Computer:
             if known is not None:
                 runs.check_key(audience, retired=known.retired)
                 runs.check_run(known, known.run, audience, None, self.moment)
-            if self.unfit is not None:
-                raise self.unfit
             if not self.stale:
                 return self._recorded(audience, started, lease), []
             failed = Failed("stale", SourceUnavailable.exit_code, f"{audience.key} is not computed: {self.stale}")
@@ -117,6 +115,8 @@ class Computer:
                                    started_at=started, error=failed.words), [(failed.code, failed.words)]
 
     def _recorded(self, audience: Audience, started: datetime, lease: Lease | None) -> Run:
+        if self.unfit is not None:
+            raise self.unfit
         result = self.source.read(audience, self.moment, interrupted=self.interrupted)
         with stage(self.store, result.chunks) as held:
             return runs.record(self.store, held, audience, id_kind=result.id_kind, as_of=self.moment,

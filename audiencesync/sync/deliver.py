@@ -191,7 +191,7 @@ class Courier:
         name = sync.destination
         known, now = accounts.account(self.store, name)
         if stop.pause:
-            accounts.pause_destination(self.store, name, reason=stop.reason, who="audiencesync")
+            accounts.pause_destination(self.store, name, reason=stop.reason, who=accounts.OURSELVES)
         elif not (stop.finished or stop.graceful):
             until = None if stop.until is None else now + timedelta(seconds=stop.until - self.monotonic())
             accounts.note(self.store, name, retry_at=until, retry_reason=stop.reason)

@@ -20,7 +20,7 @@ from audiencesync.sync.envelopes import envelope, farewell
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """An audience that may have a next sync: where the destination stands, where it goes, whether refused users are due.
+    """An audience that may have a next sync: where the destination stands and goes, whether refused users are due.
 
     One that `leaves` goes back to run 0, as of which nobody is a member.
     """
@@ -167,7 +167,8 @@ class Agenda:
                 self.waiting[known.key] = Waiting("waiting", "an unanswered request may still arrive (settle)",
                                                   position.settled_at, "run the same command after that")
             elif ready.target.hold is not None:
-                self.waiting[known.key] = held(self.destination, known.key, ready.target.hold)
+                kind, why, help_ = brakes.held(known.key, self.destination, ready.target.hold)
+                self.waiting[known.key] = Waiting("held" if kind == "held" else "skipped", why, None, help_)
             else:
                 found.append(ready)
         return sorted(found, key=lambda one: (one.target.aside, one.known.id_kind or "", one.known.key))
@@ -227,12 +228,3 @@ def _stopped(known: runs.Due, positions: Mapping[int, Position]) -> bool:
     """Whether a sync under way does not go on: its audience is paused, or retired here without being cleared."""
     position = positions.get(known.computation_id, NOWHERE)
     return known.paused or ((known.retired or position.retired_at is not None) and position.clear_as_of is None)
-
-
-def held(destination: str, key: str, hold: brakes.Hold) -> Waiting:
-    """What is said of a change that waits for a person, or that one has discarded."""
-    if hold.discarded:
-        return Waiting("skipped", f"{hold.why}; discarded until a newer run is harmless", None,
-                       f"audiencesync approve {key} --destination {destination} --run {hold.to_run}")
-    command = f"{key} --destination {destination} --run {hold.to_run}"
-    return Waiting("held", hold.why, None, f"audiencesync approve {command}  or  audiencesync discard {command}")

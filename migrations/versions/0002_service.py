@@ -37,9 +37,11 @@ def upgrade() -> None:
     )
     op.add_column("positions", sa.Column("retired_at", MOMENT))
     op.add_column("positions", sa.Column("clear_as_of", MOMENT))
+    op.add_column("destinations", sa.Column("paused_by", sa.Text()))
 
 
 def downgrade() -> None:
+    op.drop_column("destinations", "paused_by")
     op.drop_column("positions", "clear_as_of")
     op.drop_column("positions", "retired_at")
     op.drop_table("alerts")

@@ -1,0 +1,89 @@
+"""Where everything stands: each audience, each destination, and whatever waits or went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from audiencesync.model import Audience, Left, Project, Trouble
+from audiencesync.store import decisions, planning, runs
+from audiencesync.store.connect import Store
+from audiencesync.store.leases import Beat, beats
+from audiencesync.store.positions import NOWHERE, known_positions
+from audiencesync.store.standings import Standing, standings
+from audiencesync.store.views import Door, Known, doors, known
+from audiencesync.sync import brakes
+from audiencesync.sync.brakes import Hold
+from audiencesync.sync.due import desks
+from audiencesync.sync.troubles import troubles
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """All that is known of where things stand, as of the state's own `now`.
+
+    `gone` are the keys whose file is no longer there, `new` those never run; `holds` are by key and destination,
+    `doors` the destinations as the state knows them, `services` the processes that serve this project.
+    """
+
+    project: Project
+    now: datetime
+    known: tuple[Known, ...]
+    gone: frozenset[str]
+    new: tuple[str, ...]
+    standings: tuple[Standing, ...]
+    holds: Mapping[tuple[str, str], Hold]
+    doors: Mapping[str, Door]
+    taken: tuple[Left, ...]
+    services: tuple[Beat, ...]
+    defined: Mapping[str, Audience]
+    slots: tuple[tuple[str, datetime | None], ...] = ()
+    """Each schedule, and when it is due next; None before its first run."""
+
+    @property
+    def troubles(self) -> tuple[Trouble, ...]:
+        """Whatever waits or went wrong."""
+        return tuple(troubles(self))
+
+
+def overview(project: Project, store: Store, *, counted: bool = True) -> Overview:
+    """Ask the state where everything stands; without `counted` nobody's pending changes are counted."""
+    found = known(store)
+    defined = {audience.key: audience for audience in project.audiences}
+    goes_to = {audience.key: audience.destinations for audience in project.audiences}
+    keys = {one.key for one in found}
+    gone = frozenset(one.key for one in found if one.key not in defined and one.retired_at is None)
+    leaving = {name: decisions.farewells(store, name) for name in project.destinations}
+    everywhere = {one.key: list(dict.fromkeys([*goes_to.get(one.key, ()),
+                                               *(name for name, keys in leaving.items() if one.key in keys)]))
+                  for one in found}
+    stand = standings(store, found, everywhere, counted=counted)
+    met, now = doors(store)
+    return Overview(project, now, tuple(found), gone, tuple(key for key in defined if key not in keys), tuple(stand),
+                    _holds(project, store, defined, stand), met,
+                    tuple(left for left in planning.taken_away(store, goes_to)
+                          if left.destination in project.destinations),
+                    tuple(beats(store)), defined, tuple(
+                        (desk.schedule, desk.next_slot())
+                        for desk in desks(project, store, project.audiences, interrupted=bool, holder="")))
+
+
+def _holds(project: Project, store: Store, defined: Mapping[str, Audience],
+           stand: list[Standing]) -> dict[tuple[str, str], Hold]:
+    """What is held now, as the next sync would find it."""
+    due = runs.latest(store, list(defined))
+    held: dict[tuple[str, str], Hold] = {}
+    for name in project.destinations:
+        decided, stands = decisions.decisions_of(store, name), known_positions(store, name)
+        for one in stand:
+            mine = due.get(one.key)
+            if one.destination != name or mine is None or mine.run is None or mine.retired or mine.paused or one.leaves:
+                continue
+            position = stands.get(mine.computation_id, NOWHERE).run
+            if one.sync is not None or position >= mine.run.number:
+                continue
+            aim = brakes.target(store, defined[one.key], mine, position, decided.get(mine.computation_id))
+            if aim.hold is not None:
+                held[one.key, name] = aim.hold
+    return held
