@@ -11,6 +11,7 @@ from sqlalchemy import insert
 from audiencesync.store import views, views_user
 from audiencesync.store.connect import Store
 from audiencesync.store.migrate import upgrade
+from audiencesync.store.standings import standings
 from audiencesync.store.tables import (
     acts,
     computations,
@@ -167,7 +168,7 @@ def test_pending_counts_only_who_differs_between_position_and_now(store: Store) 
     _member(store, "renewed", (1, 3), (3, None))
     with store.write() as connection:
         connection.execute(insert(positions).values(destination="segment", computation_id=1, run=2))
-    [standing] = standings.standings(store, views.known(store), GOES_TO)
+    [standing] = standings(store, views.known(store), GOES_TO)
     assert (standing.position, standing.run, standing.mode, standing.pending) == (2, 5, "incremental", 2)
 
 

@@ -1,55 +1,21 @@
-"""What a person decides, and the state remembers with his name: pause, resume."""
+"""What a person decides, and the state remembers with his name: pause and resume."""
 
 from __future__ import annotations
 
-import getpass
-import os
-import socket
-import time
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from audiencesync.cli import options
-from audiencesync.cli.context import Session, meant
-from audiencesync.errors import LeaseHeld, UsageError
+from audiencesync.cli.context import Session
+from audiencesync.cli.subjects import Subject, resume_destination, subject_of, who
+from audiencesync.errors import ProjectError, StateUnavailable, UsageError
 
 if TYPE_CHECKING:
     from audiencesync.store.connect import Store
-    from audiencesync.store.leases import Lease
 
-
-class _Subject(NamedTuple):
-    """What a name means: an audience or a destination."""
-
-    kind: str
-    name: str
-
-
-def who() -> str:
-    """The person at work, as the state remembers him."""
-    try:
-        name = getpass.getuser()
-    except (OSError, KeyError):
-        name = str(os.getuid())
-    return f"{name}@{socket.gethostname()}"
-
-
-def _subject(session: Session, store: Store, written: str) -> _Subject:
-    from audiencesync.store.views import doors, known
-
-    audiences = {*(audience.key for audience in session.project.audiences), *(one.key for one in known(store))}
-    destinations = {*session.project.destinations, *doors(store)[0]}
-    found = [_Subject(kind, name) for kind, names in (("audience", audiences), ("destination", destinations))
-             for name in (written, written.removeprefix(f"{kind}:")) if name in names]
-    found = list(dict.fromkeys(found))
-    if not found:
-        raise UsageError(f"there is no audience and no destination {written!r}"
-                         f"{meant(written, sorted({*audiences, *destinations}))}")
-    if len(found) > 1:
-        raise UsageError(f"{written!r} is an audience and a destination; say audience:{written} or "
-                         f"destination:{written}")
-    return found[0]
+EVERYTHING = Subject("everything", "everything")
 
 
 def _under_way(store: Store, name: str) -> str:
@@ -61,24 +27,36 @@ def _under_way(store: Store, name: str) -> str:
     return "\na process is at work there now; it stops before its next page"
 
 
-def _answer(session: Session, subject: _Subject, words: str, *, paused: bool) -> None:
+def _answer(session: Session, subject: Subject, words: str, *, paused: bool) -> None:
     session.say({"kind": subject.kind, "name": subject.name, "paused": paused, "message": words}, words)
 
 
+def _meant(name: str | None, *, everything: bool) -> str | None:
+    """The name; None for everything."""
+    if everything == (name is not None):
+        raise click.UsageError("name an audience or a destination, or write --all for everything")
+    return name
+
+
 @click.command()
-@click.argument("name", metavar="KEY|DESTINATION")
-@click.option("--reason", default="", metavar="WORDS", help="Why, for those who look later.")
+@click.argument("name", metavar="[KEY|DESTINATION]", required=False)
+@click.option("--all", "everything", is_flag=True, help="Everything: nothing is computed, nothing is sent.")
+@options.reason()
 @options.output()
 @click.pass_obj
-def pause(session: Session, name: str, reason: str) -> None:
+def pause(session: Session, name: str | None, everything: bool, reason: str) -> None:
     """Stop an audience or a destination until it is resumed; everything is kept.
 
-    Where a name is both, write audience:NAME or destination:NAME.
+    Where a name is both, write audience:NAME or destination:NAME. With --all everything stops; while the state is away
+    a file does it: audiencesync.stop beside audiencesync.yml.
     """
     from audiencesync.store import accounts
 
+    if (wanted := _meant(name, everything=everything)) is None:
+        _answer(session, EVERYTHING, _pause_everything(session, reason), paused=True)
+        return
     with session.writing() as store:
-        subject = _subject(session, store, name)
+        subject = subject_of(session, store, wanted)
         if subject.kind == "destination":
             accounts.pause_destination(store, subject.name, reason=reason, who=who())
             words = (f"no sync to {subject.name} begins any more; audiences are still computed, and what changes is "
@@ -90,62 +68,57 @@ def pause(session: Session, name: str, reason: str) -> None:
     _answer(session, subject, words, paused=True)
 
 
+def _pause_everything(session: Session, reason: str) -> str:
+    from audiencesync.store import accounts
+    from audiencesync.sync.blocked import RESUME_ALL
+
+    try:
+        with session.writing() as store:
+            accounts.pause_destination(store, accounts.EVERYTHING, reason=reason, who=who())
+    except (StateUnavailable, ProjectError) as error:
+        path = _stop_file(session)
+        try:
+            path.write_text(f"{reason or 'no reason given'} ({who()})\n", encoding="utf-8")
+        except OSError as denied:
+            raise UsageError(f"the state cannot be used, and {path} cannot be written: {denied.strerror}") from error
+        return (f"the state cannot be used now, so the file {path} pauses everything that runs from this folder: "
+                f"nothing is computed and nothing is sent until: {RESUME_ALL}")
+    return f"nothing is computed and nothing is sent any more, anywhere, until: {RESUME_ALL}"
+
+
+def _stop_file(session: Session) -> Path:
+    from audiencesync.sync.blocked import STOP_FILE
+
+    return session.directory / STOP_FILE
+
+
 @click.command()
-@click.argument("name", metavar="KEY|DESTINATION")
+@click.argument("name", metavar="[KEY|DESTINATION]", required=False)
+@click.option("--all", "everything", is_flag=True, help="Everything; what was paused by its own name stays so.")
 @click.option("--same-account", "account", flag_value="same", help="The key was renewed; go on where it stood.")
 @click.option("--new-account", "account", flag_value="new", help="The account is another: tell it everything anew.")
+@options.reason()
 @options.wait()
 @options.output()
 @click.pass_obj
-def resume(session: Session, name: str, account: str | None, wait: float) -> None:
+def resume(session: Session, name: str | None, everything: bool, account: str | None, reason: str,
+           wait: float) -> None:
     """Let a paused audience or destination go on."""
+    from audiencesync.store import accounts
+
+    if (wanted := _meant(name, everything=everything)) is None:
+        _stop_file(session).unlink(missing_ok=True)
+        with session.writing() as store:
+            accounts.resume_destination(store, accounts.EVERYTHING, who=who(), reason=reason)
+        _answer(session, EVERYTHING, "everything goes on; what was paused by its own name stays so", paused=False)
+        return
     with session.writing() as store:
-        subject = _subject(session, store, name)
+        subject = subject_of(session, store, wanted)
         if subject.kind == "destination":
-            words = _resume_destination(session, store, subject.name, account, wait)
+            words = resume_destination(session, store, subject.name, account, wait)
         elif account is not None:
             raise UsageError(f"{subject.name} is an audience; --{account}-account is for a destination")
         else:
-            from audiencesync.store import accounts
-
-            accounts.resume_computation(store, subject.name, who=who(), reason="")
+            accounts.resume_computation(store, subject.name, who=who(), reason=reason)
             words = f"{subject.name} is computed and told again by the next: audiencesync sync"
     _answer(session, subject, words, paused=False)
-
-
-def _resume_destination(session: Session, store: Store, name: str, account: str | None, wait: float) -> str:
-    from audiencesync.store import accounts, leases
-
-    settings = session.project.destinations.get(name)
-    fingerprint = settings.fingerprint() if settings else None
-    known, _ = accounts.account(store, name)
-    if account == "new":
-        lease = _lease(store, name, wait)
-        try:
-            given_up = accounts.new_account(store, lease, name, fingerprint=fingerprint, who=who())
-        finally:
-            leases.release(store, lease)
-        also = f"; {given_up} unfinished syncs to the former account were given up" if given_up else ""
-        return f"{name} is told every member anew, by the next: audiencesync sync{also}"
-    if account == "same":
-        accounts.resume_destination(store, name, who=who(), reason="same account", fingerprint=fingerprint)
-    elif settings is not None and known.fingerprint not in (None, fingerprint):
-        raise UsageError(f"the account of {name} is another than the one told so far; say --same-account when the key "
-                         "was renewed, or --new-account to tell it everything anew")
-    else:
-        accounts.resume_destination(store, name, who=who(), reason="")
-    return f"{name} is told again, from where it stood, by the next: audiencesync sync"
-
-
-def _lease(store: Store, name: str, wait: float) -> Lease:
-    """The lease under which nobody else sends; waits for whoever has it, or raises LeaseHeld."""
-    from audiencesync.store import leases
-
-    until = time.monotonic() + wait
-    while True:
-        try:
-            return leases.acquire(store, f"destination:{name}", holder=leases.this_process())
-        except LeaseHeld:
-            if time.monotonic() >= until:
-                raise
-            time.sleep(0.2)

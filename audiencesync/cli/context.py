@@ -75,12 +75,8 @@ class Session:
     @contextmanager
     def writing(self) -> Iterator[Store]:
         """The state, made or migrated when it needs to be."""
-        from audiencesync.store.connect import Store
-        from audiencesync.store.migrate import upgrade
-
-        store = Store.open(self.project.state)
+        store = opened(self.project.state, must_exist=self.project.state_must_exist)
         try:
-            upgrade(store)
             yield store
         finally:
             store.close()
@@ -124,6 +120,32 @@ class Session:
     def end(self, code: int) -> NoReturn:
         """End the command with this exit code."""
         raise click.exceptions.Exit(code)
+
+
+def opened(url: str, *, must_exist: bool) -> Store:
+    """The state, made or migrated when it needs to be; raises StateUnavailable for one that must exist and does not."""
+    from audiencesync.errors import StateUnavailable
+    from audiencesync.store.connect import Store
+    from audiencesync.store.migrate import check, upgrade
+
+    if must_exist and not state_exists(url):
+        raise StateUnavailable(_MISSING)
+    store = Store.open(url, create=not must_exist)
+    try:
+        empty = must_exist and check(store) == "empty"
+        if not empty:
+            upgrade(store)
+    except BaseException:
+        store.close()
+        raise
+    if empty:
+        store.close()
+        raise StateUnavailable(_MISSING)
+    return store
+
+
+_MISSING = ("there is no state here, and state_must_exist forbids to begin a new one, which would tell everybody anew: "
+            "is its disk mounted? The very first one is made by: audiencesync db upgrade")
 
 
 def state_exists(url: str) -> bool:

@@ -64,6 +64,19 @@ def wait() -> Decorator:
                         help="How long to wait for another process that is at work, such as 60s.")
 
 
+def max_duration() -> Decorator:
+    """--max-duration, in seconds; None without a limit."""
+    return click.option("--max-duration", default=None, metavar="DURATION",
+                        callback=lambda ctx, parameter, value: None if value is None else _seconds(
+                            ctx, parameter, value),
+                        help="End with 75 after so long, such as 90m; the next call goes on.")
+
+
+def reason() -> Decorator:
+    """--reason."""
+    return click.option("--reason", default="", metavar="WORDS", help="Why, for those who look later.")
+
+
 def allow() -> Decorator:
     """--allow."""
     return click.option("--allow", callback=_allowed, default="", metavar="rejected,held",

@@ -75,6 +75,6 @@ def _age(span: timedelta) -> str:
 
 
 def check_codes(seen: Overview) -> frozenset[int]:
-    """The exit codes that what is wrong asks for: 75 for what is not in step, 4 for what is held, 3 for who is refused."""
+    """The exit codes that what is wrong asks for: 75 for what is out of step, 4 for what is held, 3 for the refused."""
     codes = {"held": 4, "account": 4, "rejected": 3, "refusals": 3, "service": 75}
     return frozenset(codes.get(one.kind, 75) for one in seen.troubles if one.calls_somebody or one.kind in codes)

@@ -23,20 +23,25 @@ if TYPE_CHECKING:
 @options.selection()
 @options.destination("Tell this destination only.")
 @options.as_of("Compute as of this instant in place of now.")
+@click.option("--due", is_flag=True, help="Compute only what the schedules say is due, for cron, Airflow, Kubernetes.")
+@options.max_duration()
 @options.wait()
 @options.allow()
 @options.output(runs=[], syncs=[], rejected=0)
 @click.pass_obj
-def sync(session: Session, patterns: Sequence[str], destinations: Sequence[str], as_of: datetime | None, wait: float,
-         allow: frozenset[str]) -> None:
+def sync(session: Session, patterns: Sequence[str], destinations: Sequence[str], as_of: datetime | None, due: bool,
+         max_duration: float | None, wait: float, allow: frozenset[str]) -> None:
     """Compute everything selected now, and tell each destination what changed.
 
     SELECT is a key, a glob, tag:x, destination:x or kind:audience; everything unless given. The first sync tells a
     destination every member, later ones only who entered or exited. One that was stopped goes on where it was.
     """
-    from audiencesync.sync import sync as work
+    from audiencesync import sync as story
 
-    _deliver(session, work, patterns, destinations, as_of=as_of, wait=wait, allow=allow)
+    if due and as_of is not None:
+        raise click.UsageError("--due computes as of the slots of the schedules; leave --as-of out")
+    _deliver(session, story.due if due else story.sync, patterns, destinations, as_of=as_of, wait=wait, allow=allow,
+             due=due, limit=max_duration)
 
 
 @click.command()
@@ -93,21 +98,36 @@ def _chosen(session: Session, patterns: Sequence[str],
 
 
 def _deliver(session: Session, work: Work, patterns: Sequence[str], names: Sequence[str], *, as_of: datetime | None,
-             wait: float, allow: frozenset[str]) -> None:
+             wait: float, allow: frozenset[str], due: bool = False, limit: float | None = None) -> None:
     from audiencesync import report as reports
     from audiencesync.cli.progress import watching
     from audiencesync.cli.signals import interruptible
     from audiencesync.sync import Request
 
     chosen, wanted = _chosen(session, patterns, names)
+    if due:
+        from audiencesync.sync.due import scheduled
+
+        chosen = scheduled(chosen)
     _warn_of_the_future(as_of)
-    with interruptible() as interrupted, session.writing() as store, watching() as watch:
-        report = work(session.project, store, Request(chosen, wanted, as_of=as_of, wait=wait, interrupted=interrupted,
-                                                      watch=watch))
+    with interruptible() as signalled, session.writing() as store, watching() as watch:
+        report = work(session.project, store, Request(
+            chosen, wanted, as_of=as_of, wait=wait, interrupted=_within(limit, signalled), watch=watch, typed=not due,
+            farewells=not patterns))
     for _, message in report.errors:
         click.echo(f"error: {message}", err=True)
     session.say(reports.document(report, allow), reports.text(report, session.zone))
     session.end(reports.exit_code(report, allow))
+
+
+def _within(limit: float | None, signalled: Callable[[], str]) -> Callable[[], str]:
+    """The reason to end: a signal, or that so many seconds are over."""
+    from audiencesync import clock
+
+    if limit is None:
+        return signalled
+    until = clock.monotonic() + limit
+    return lambda: signalled() or ("the time of --max-duration is spent" if clock.monotonic() > until else "")
 
 
 def _warn_of_the_future(as_of: datetime | None) -> None:

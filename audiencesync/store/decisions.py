@@ -10,7 +10,7 @@ from sqlalchemy import delete, func, insert, select, update
 
 from audiencesync.store.accounts import record_act
 from audiencesync.store.connect import Store
-from audiencesync.store.tables import computations, decisions, positions, runs
+from audiencesync.store.tables import computations, decisions, positions, runs, spans, syncs
 
 APPROVED, DISCARDED = "approved", "discarded"
 
@@ -90,6 +90,15 @@ def retire(store: Store, computation_id: int, key: str, act: Act, *, names: Iter
                                                             **values))
         record_act(connection, now, act.who, act.command, key, act.reason)
     return now
+
+
+def told_at(store: Store, computation_id: int) -> list[str]:
+    """The destinations that were told of a computation, or began to be."""
+    begun = (select(syncs.c.destination).join(spans, spans.c.sync_id == syncs.c.id)
+             .where(spans.c.computation_id == computation_id, syncs.c.status == "open"))
+    told = select(positions.c.destination).where(positions.c.computation_id == computation_id, positions.c.run > 0)
+    with store.read() as connection:
+        return sorted({*connection.execute(begun).scalars(), *connection.execute(told).scalars()})
 
 
 def farewells(store: Store, destination: str) -> list[str]:

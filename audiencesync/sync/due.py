@@ -70,10 +70,10 @@ class Desk:
 
     def next_slot(self) -> datetime | None:
         """When the schedule is due next; None where nothing of it was ever run, or nothing is by itself."""
-        anchor = self._anchor()
+        anchor = self.anchor()
         return None if anchor is None else after(self.schedule, anchor, zone_of(self.project))
 
-    def _anchor(self) -> datetime | None:
+    def anchor(self) -> datetime | None:
         """The instant from which the next slot is counted: the last slot, before the first one the last run."""
         last = slots.newest(self.store, self.schedule)
         if last is not None:
@@ -83,7 +83,7 @@ class Desk:
 
     def _slot(self, now: datetime) -> slots.Slot | None:
         """The slot in force, begun by this look where it is due and nobody began it."""
-        last, anchor = slots.newest(self.store, self.schedule), self._anchor()
+        last, anchor = slots.newest(self.store, self.schedule), self.anchor()
         at = newest_due(self.schedule, anchor, now, zone_of(self.project)) if anchor is not None else None
         if at is None:
             return last

@@ -1,0 +1,238 @@
+"""The service: every audience computed at its slots, every destination kept in step, with nobody watching.
+
+A worker for each schedule computes what is due, a worker for each destination tells what it is owed, and a few more
+keep house: they read the definitions again, show that the process lives, call people. Workers share nothing but the
+state, which is what makes any number of such processes as safe as one.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+
+from audiencesync import clock, meter
+from audiencesync.errors import LeaseHeld, StateUnavailable
+from audiencesync.model import Destination
+from audiencesync.project import survey
+from audiencesync.service.alarms import Alarms
+from audiencesync.service.definitions import Definitions
+from audiencesync.service.pages import Vitals, pages
+from audiencesync.service.work import Compute, Tell
+from audiencesync.service.workers import Worker
+from audiencesync.store import housekeeping, leases, migrate
+from audiencesync.store.connect import Store
+from audiencesync.store.leases import this_process
+from audiencesync.sync.due import scheduled
+from audiencesync.sync.standing import overview
+
+LOGGER = logging.getLogger(__name__)
+
+GLANCE, PULSE, WATCH, TIDY = 1.0, 5.0, 10.0, 3600.0
+"""Seconds between two looks at the files, two signs of life, two looks for troubles, two looks for what to forget."""
+
+UNSURE = 30.0
+"""Seconds after the start in which nothing is called late: it is being caught up with."""
+
+
+class Service:
+    """One process that serves a project until it is asked to end.
+
+    `registry` are the destinations by type. `listen` is where probes and scrapers ask, or None for nowhere.
+    """
+
+    def __init__(self, root: Path, registry: dict[str, type[Destination]], *,
+                 listen: tuple[str, int] | None, listen_strictly: bool = False) -> None:
+        self.definitions = Definitions(root, lambda: survey(root, registry=registry))
+        self.holder = this_process()
+        self.store: Store
+        self._listen, self._strictly = listen, listen_strictly
+        self._ending, self._hup = threading.Event(), threading.Event()
+        self._reason = ""
+        self._vitals = Vitals()
+        self._alarms = Alarms(self.definitions.project.name)
+        self._workers: dict[tuple[str, str], Worker] = {}
+        self._lock = threading.RLock()
+        self.edited: set[str] = set()
+        self._began = clock.monotonic()
+
+    # what signals ask for
+
+    def end(self, reason: str) -> None:
+        """Ask it to end: pages under way are finished, and nothing else is begun."""
+        self._reason = reason
+        self._ending.set()
+
+    def reload(self) -> None:
+        """Ask it to read the definitions now."""
+        self._hup.set()
+
+    @property
+    def interrupted(self) -> str:
+        """The reason to end, or nothing."""
+        return self._reason
+
+    # the story
+
+    def serve(self, opened: Callable[[str], Store]) -> None:
+        """Work until asked to end; `opened` gives the state of a URL, made and migrated.
+
+        Raises UsageError for what must be mended first, and StateUnavailable where the state must exist and does not.
+        """
+        with ExitStack() as stack:
+            self.store = self._wait_for_state(opened)
+            if self._ending.is_set():
+                return
+            stack.callback(self.store.close)
+            stack.enter_context(self._listening())
+            self._begin()
+            LOGGER.info("serving", extra={"audiences": len(self.definitions.project.audiences),
+                                          "destinations": len(self.definitions.project.destinations)})
+            while not self._ending.wait(0.5):
+                if self._hup.is_set():
+                    self._hup.clear()
+                    self._read_definitions(now=True)
+            self._finish()
+
+    def _wait_for_state(self, opened: Callable[[str], Store]) -> Store:
+        """The state, waited for while it is away; a service that starts before its database is no mistake."""
+        said, pause = False, 0.5
+        while True:
+            try:
+                return opened(self.definitions.project.state)
+            except StateUnavailable as error:
+                if self.definitions.project.state_must_exist and not said and "state_must_exist" in str(error):
+                    raise
+                if not said:
+                    LOGGER.error("the state is waited for", extra={"reason": str(error)})
+                said, pause = True, min(15.0, pause * 2)
+                if self._ending.wait(pause):
+                    raise
+
+    def _listening(self) -> ExitStack:
+        """Answer probes and scrapers for as long as the block lasts, and count what leaves."""
+        from audiencesync.service.listener import Listener
+        from audiencesync.service.metrics import Metrics
+
+        stack = ExitStack()
+        if self._listen is None:
+            return stack
+        metrics = Metrics(lambda: self._vitals.facts(overview(self.definitions.project, self.store)))
+        meter.install(metrics)
+        stack.callback(meter.install, None)
+        listener = self._vitals.open(Listener, self._listen, pages(self._vitals, metrics), strictly=self._strictly)
+        stack.callback(listener.close)
+        LOGGER.info("listening", extra={"url": listener.url})
+        return stack
+
+    def _begin(self) -> None:
+        self._vitals.clockwork.start()
+        self._arrange()
+        self._hire("house", "definitions", self._glance)
+        self._hire("house", "pulse", self._pulse)
+        self._hire("house", "alarms", self._watch)
+        self._hire("house", "housekeeping", self._tidy)
+
+    def _finish(self) -> None:
+        """End within the longest time that a request may still take."""
+        LOGGER.info("ending", extra={"reason": self._reason})
+        self._vitals.clockwork.close()
+        longest = max((one.timeout.total_seconds() for one in self.definitions.project.destinations.values()),
+                      default=0.0)
+        until = clock.monotonic() + longest + 5.0
+        workers = list(self._workers.values())
+        for worker in workers:
+            worker.stop()
+        left = [worker.name for worker in workers if not worker.join(until - clock.monotonic())]
+        try:
+            leases.silence(self.store)
+        except StateUnavailable as error:
+            LOGGER.warning("the state does not know that this service ended", extra={"reason": str(error)})
+        LOGGER.info("ended", extra={"unfinished": left} if left else {})
+
+    # who works
+
+    def _arrange(self) -> None:
+        """One worker for each schedule and each destination that the definitions name, and no others."""
+        project = self.definitions.project
+        wanted: dict[tuple[str, str], Callable[[], float]] = {}
+        for schedule in {audience.schedule for audience in scheduled(project.audiences)}:
+            wanted["schedule", schedule] = Compute(self, schedule).look
+        for name in project.destinations:
+            wanted["destination", name] = Tell(self, name).look
+        with self._lock:
+            for place in [place for place in self._workers if place[0] != "house" and place not in wanted]:
+                self._workers.pop(place).stop()
+                self._vitals.clockwork.forget(place[1])
+            for place, look in wanted.items():
+                if place not in self._workers:
+                    self._hire(*place, look)
+                else:
+                    self._workers[place].wake()
+
+    def _hire(self, kind: str, name: str, look: Callable[[], float]) -> None:
+        worker = Worker(f"{kind} {name}", look, self._state_failed)
+        self._workers[kind, name] = worker
+        worker.start()
+
+    def wake(self, kind: str, name: str) -> None:
+        """Have a worker look now."""
+        with self._lock:
+            worker = self._workers.get((kind, name))
+        if worker is not None:
+            worker.wake()
+
+    def follow(self, schedule: str, anchor: object) -> None:
+        """Have the worker of a schedule woken at the slots that follow `anchor`."""
+        self._vitals.follow(self.definitions.project, schedule, anchor, lambda: self.wake("schedule", schedule))
+
+    # keeping house
+
+    def _glance(self) -> float:
+        self._read_definitions(now=False)
+        return GLANCE
+
+    def _read_definitions(self, *, now: bool) -> None:
+        with self._lock:
+            change = self.definitions.refresh(now=now)
+            if change is not None:
+                self.edited |= change.edited
+                self._arrange()
+
+    def _pulse(self) -> float:
+        """Show that this process lives, and that the state answers at the revision it should have."""
+        leases.beat(self.store, holder=self.holder)
+        self._vitals.state = migrate.check(self.store)
+        return PULSE
+
+    def _state_failed(self, error: StateUnavailable | None) -> None:
+        if self._vitals.state_failed(error):
+            LOGGER.error("the state is away; it is asked again", extra={"reason": str(error)})
+        elif error is None and self._vitals.state_came_back():
+            LOGGER.info("the state answers again")
+
+    def _watch(self) -> float:
+        """Tell each channel of what began and what is over; while the state is away, of that alone."""
+        project = self.definitions.project
+        self._alarms.tell_of_state(project.alerts, self._vitals.state_trouble())
+        if not project.alerts:
+            return WATCH
+        unsure = frozenset({"late"}) if clock.monotonic() < self._began + UNSURE else frozenset()
+        try:
+            lease = leases.acquire(self.store, "alerts:all", holder=self.holder, life=timedelta(minutes=2))
+        except LeaseHeld:
+            return 1.0
+        try:
+            seen = overview(project, self.store, counted=False)
+            self._alarms.tell(self.store, project.alerts, (*seen.troubles, *self.definitions.troubles),
+                              host=self._vitals.host, unsure=unsure)
+        finally:
+            leases.release(self.store, lease)
+        return WATCH
+
+    def _tidy(self) -> float:
+        housekeeping.tidy(self.store, self.definitions.project.retention)
+        return TIDY
