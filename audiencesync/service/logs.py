@@ -24,7 +24,7 @@ LONGEST_VALUE = 1000
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
-_QUIET = ("apscheduler", "httpx", "httpcore", "sqlalchemy")
+_QUIET = ("apscheduler", "httpx", "httpcore", "sqlalchemy", "alembic.runtime.plugins")
 """Libraries that are heard from a warning on: below it they tell of every wake-up, every URL, every parameter."""
 
 _CHATTER = ("Context impl", "Will assume")

@@ -22,6 +22,11 @@ LOGGER = logging.getLogger(__name__)
 
 MANUAL = "manual"
 
+LIFE = timedelta(seconds=10)
+"""How long the right to compute an audience lasts unless renewed: no byte leaves by it, so it may be short."""
+
+TAKEN = "another process took it over while this one slept; nothing of it was kept"
+
 TRIES = 5
 """Attempts in one slot while the source is away; the last is remembered as failed."""
 
@@ -136,12 +141,14 @@ class Desk:
                 except LeaseHeld:
                     continue
                 except (LeaseLost, OlderRun, Interrupted) as error:
-                    LOGGER.warning("run given up", extra={"computation": audience.key, "reason": str(error)})
-                    done.errors += [(error.exit_code, str(error))] if isinstance(error, Interrupted) else []
+                    ended = isinstance(error, Interrupted) and bool(self.interrupted())
+                    why = str(error) if ended or isinstance(error, OlderRun) else TAKEN
+                    LOGGER.warning("run given up", extra={"computation": audience.key, "reason": why})
+                    done.errors += [(error.exit_code, why)] if ended else []
 
     @contextmanager
     def _lease(self, key: str) -> Iterator[Kept]:
-        lease = leases.acquire(self.store, f"computation:{key}", holder=self.holder)
+        lease = leases.acquire(self.store, f"computation:{key}", holder=self.holder, life=LIFE)
         kept = Kept(self.store, lease)
         try:
             yield kept
