@@ -204,15 +204,22 @@ class Service:
 
     def _pulse(self) -> float:
         """Show that this process lives, and that the state answers at the revision it should have."""
-        leases.beat(self.store, holder=self.holder)
-        self._vitals.state = migrate.check(self.store)
+        try:
+            leases.beat(self.store, holder=self.holder)
+            self._vitals.state = migrate.check(self.store)
+        except StateUnavailable as error:
+            self._state_failed(error)
+            return PULSE
+        if self._vitals.state_came_back():
+            LOGGER.info("the state answers again")
+            with self._lock:
+                for worker in self._workers.values():
+                    worker.wake()
         return PULSE
 
-    def _state_failed(self, error: StateUnavailable | None) -> None:
+    def _state_failed(self, error: StateUnavailable) -> None:
         if self._vitals.state_failed(error):
             LOGGER.error("the state is away; it is asked again", extra={"reason": str(error)})
-        elif error is None and self._vitals.state_came_back():
-            LOGGER.info("the state answers again")
 
     def _watch(self) -> float:
         """Tell each channel of what began and what is over; while the state is away, of that alone."""

@@ -67,7 +67,8 @@ class Definitions:
             project = replace(project, state=self.project.state)
         before = {audience.key: audience for audience in self.project.audiences}
         after = {audience.key: audience for audience in project.audiences}
-        same = replace(project, warnings=self.project.warnings) == self.project
+        same = before == after and replace(project, warnings=self.project.warnings,
+                                           audiences=self.project.audiences) == self.project
         self.project = project
         if same:
             return None
@@ -75,7 +76,7 @@ class Definitions:
         change = Change(frozenset(after.keys() - before.keys()),
                         frozenset(key for key in after.keys() & before.keys() if _differ(before[key], after[key])),
                         frozenset(before.keys() - after.keys()))
-        LOGGER.info("definitions changed", extra={name: sorted(keys) for name, keys in (
+        LOGGER.info("definitions changed", extra={name: ",".join(sorted(keys)) for name, keys in (
             ("added", change.added), ("edited", change.edited), ("removed", change.removed)) if keys})
         for key in sorted(change.removed):
             LOGGER.warning("its file is gone, so it is computed no more; destinations keep what they were told. "

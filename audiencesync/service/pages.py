@@ -59,10 +59,8 @@ class Vitals:
 
     # the state, as the workers found it
 
-    def state_failed(self, error: StateUnavailable | None) -> bool:
+    def state_failed(self, error: StateUnavailable) -> bool:
         """Take note of a failure; whether it is the first."""
-        if error is None:
-            return False
         with self._lock:
             first = self._away is None
             if first:

@@ -17,12 +17,12 @@ SHORTEST, LONGEST = 0.05, 300.0
 class Worker:
     """Calls `work`, which gives the seconds until it wants to look again by itself, until it is stopped.
 
-    No failure ends it: `failed` hears of a state that is away, of anything else the log does, once until it is over.
+    No failure ends it: `away` hears of a state that cannot be used, of anything else the log does, until it is over.
     """
 
-    def __init__(self, name: str, work: Callable[[], float], failed: Callable[[StateUnavailable | None], None]) -> None:
+    def __init__(self, name: str, work: Callable[[], float], away: Callable[[StateUnavailable], None]) -> None:
         self.name = name
-        self._work, self._failed = work, failed
+        self._work, self._away = work, away
         self._woken, self._stopping = threading.Event(), threading.Event()
         self._said = ""
         self._failures = 0
@@ -61,7 +61,7 @@ class Worker:
         try:
             pause = self._work()
         except StateUnavailable as error:
-            self._failed(error)
+            self._away(error)
             self._failures += 1
             return min(15.0, 2.0 ** min(self._failures, 10) / 2)
         except Exception as error:  # noqa: BLE001 - whatever goes wrong in one look, the service goes on
@@ -69,7 +69,6 @@ class Worker:
         if self._said:
             LOGGER.info("%s is well again", self.name)
         self._said, self._failures = "", 0
-        self._failed(None)
         return pause
 
     def _surprised(self, error: Exception) -> float:

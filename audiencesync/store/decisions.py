@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import and_, delete, func, insert, or_, select, update
 
 from audiencesync.store.accounts import record_act
 from audiencesync.store.connect import Store
@@ -75,7 +75,8 @@ def retire(store: Store, computation_id: int, key: str, act: Act, *, names: Iter
            whole: bool) -> datetime:
     """End a computation at these destinations, and for ever where `whole`; with `clear` all are told that they left.
 
-    Gives back the instant. What was open goes on only where it is cleared, since half of it may be told already.
+    Gives back the instant. What was open goes on only where it is cleared, since half of it may be told already; and
+    who is being cleared stays so, whoever retires it again.
     """
     with store.write() as connection:
         now = store.now(connection)
@@ -84,7 +85,7 @@ def retire(store: Store, computation_id: int, key: str, act: Act, *, names: Iter
                                .values(retired_at=func.coalesce(computations.c.retired_at, now), paused_at=None))
         for name in names:
             mine = (positions.c.destination == name, positions.c.computation_id == computation_id)
-            values = {"retired_at": now, "clear_as_of": now if clear else None}
+            values = {"retired_at": now, **({"clear_as_of": now} if clear else {})}
             if not connection.execute(update(positions).where(*mine).values(**values)).rowcount:
                 connection.execute(insert(positions).values(destination=name, computation_id=computation_id, run=0,
                                                             **values))
@@ -99,6 +100,23 @@ def told_at(store: Store, computation_id: int) -> list[str]:
     told = select(positions.c.destination).where(positions.c.computation_id == computation_id, positions.c.run > 0)
     with store.read() as connection:
         return sorted({*connection.execute(begun).scalars(), *connection.execute(told).scalars()})
+
+
+def any_ended(store: Store, destination: str, computation_ids: Sequence[int]) -> bool:
+    """Whether one of these computations was retired, here or everywhere, and is not cleared here."""
+    query = (select(computations.c.id)
+             .outerjoin(positions, and_(positions.c.computation_id == computations.c.id,
+                                        positions.c.destination == destination))
+             .where(computations.c.id.in_(computation_ids), positions.c.clear_as_of.is_(None),
+                    or_(computations.c.retired_at.is_not(None), positions.c.retired_at.is_not(None))))
+    with store.read() as connection:
+        return connection.execute(query.limit(1)).first() is not None
+
+
+def forget(store: Store, destination: str) -> None:
+    """Nothing that was said of changes counts at another account, which is told everything anew."""
+    with store.write() as connection:
+        connection.execute(delete(decisions).where(decisions.c.destination == destination))
 
 
 def farewells(store: Store, destination: str) -> list[str]:

@@ -30,7 +30,7 @@ def tidy(store: Store, retention: timedelta) -> dict[str, int]:
     if (last is not None and last.at >= today) or not slots_of.claim(store, SLOT, today, now)[1]:
         return {}
     gone = forget(store, now - retention)
-    LOGGER.info("housekeeping done", extra={"forgotten": {name: count for name, count in gone.items() if count}})
+    LOGGER.info("housekeeping done", extra={name: count for name, count in gone.items() if count})
     return gone
 
 

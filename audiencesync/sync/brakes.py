@@ -76,7 +76,8 @@ def why_held(guard: Mapping[str, object], net: Net, *, initial: bool = False) ->
 
 def _users(limit: object, members: int) -> float:
     assert isinstance(limit, int | float)
-    return limit * members if isinstance(limit, float) else limit
+    # rounded, since 29 % of 100 is a breath less than 29 to a computer
+    return round(limit * members, 6) if isinstance(limit, float) else limit
 
 
 def _shown(limit: object) -> str:
@@ -94,13 +95,20 @@ def target(store: Store, audience: Audience, known: runs.Due, position: int, dec
     why, net = _judged(store, audience.guard, known, position)
     if not why:
         return newest
-    if decision is not None and decision.verdict == APPROVED and position < decision.to_run <= known.run.number:
+    said = verdict(store, known.computation_id, position, decision)
+    if decision is not None and said == APPROVED:
         if decision.to_run == known.run.number:
             return newest
-        if counted(store, known.computation_id, position, decision.to_run) == (decision.entered, decision.exited):
-            return Target(decision.to_run, runs.instant_of(store, known.computation_id, decision.to_run), aside=True)
-    discarded = decision is not None and decision.verdict == DISCARDED and position < decision.to_run
-    return Target(known.run.number, known.run.as_of, hold=Hold(known.run.number, net, why, discarded))
+        return Target(decision.to_run, runs.instant_of(store, known.computation_id, decision.to_run), aside=True)
+    return Target(known.run.number, known.run.as_of, hold=Hold(known.run.number, net, why, said == DISCARDED))
+
+
+def verdict(store: Store, computation_id: int, position: int, decision: Decision | None) -> str:
+    """What a person said of the change from this position; nothing where it is not the very one that he was shown."""
+    if decision is None or not position < decision.to_run:
+        return ""
+    shown = counted(store, computation_id, position, decision.to_run) == (decision.entered, decision.exited)
+    return decision.verdict if shown else ""
 
 
 def _judged(store: Store, guard: Mapping[str, object], known: runs.Due, position: int) -> tuple[str, Net]:

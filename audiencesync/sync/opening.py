@@ -69,6 +69,7 @@ class Agenda:
     waiting: dict[str, Waiting] = field(default_factory=dict)
     backfill: set[int] = field(default_factory=set)
     set_aside: set[int] = field(default_factory=set)
+    _again: bool = False
     _newest: datetime | None = None
     _looked: float = 0.0
 
@@ -77,7 +78,7 @@ class Agenda:
         open_now = {span.computation_id for sync in syncs.open_syncs(self.store, self.destination)
                     if sync.mode == "backfill" for span in sync.spans}
         known = runs.latest(self.store, [audience.key for audience in self.audiences]).values()
-        self.backfill = {due.computation_id for due in known} - open_now
+        self.backfill, self._again = {due.computation_id for due in known} - open_now, True
 
     def next_sync(self, lease: Lease) -> Sync | None:
         """The sync to work on now, or None when everything selected is told, waits or was set aside."""
@@ -105,7 +106,7 @@ class Agenda:
         mine = {known.computation_id for key, known in found.items() if key in asked}
         busy = {span.computation_id for sync in everything for span in sync.spans}
         return _Look([sync for sync in everything if mine & {span.computation_id for span in sync.spans}],
-                     {known.computation_id: known for known in found.values() if _stopped(known, positions)},
+                     {known.computation_id: known for known in found.values() if stopped(known, positions)},
                      [known for key, known in found.items() if key in asked and known.computation_id not in busy],
                      positions)
 
@@ -117,11 +118,12 @@ class Agenda:
             {span.computation_id for span in sync.spans} - set(look.stopped) for sync in look.open)
 
     def something_else(self, sync: Sync, now: float) -> bool:
-        """Whether this sync shall stop for fresh changes, or because one of its audiences was paused; changes nothing.
+        """Whether this sync shall stop for fresh changes, or since one of its audiences was stopped; changes nothing.
 
         A new run is noticed at once; the rest (a settle time over, a retry due) within half a minute of `now`.
         """
-        if accounts.any_paused(self.store, [span.computation_id for span in sync.spans]):
+        mine = [span.computation_id for span in sync.spans]
+        if accounts.any_paused(self.store, mine) or decisions.any_ended(self.store, self.destination, mine):
             return True
         newest = runs.newest(self.store)
         if sync.mode == "incremental" or (newest == self._newest and now < self._looked + 30.0):
@@ -148,6 +150,11 @@ class Agenda:
             self.waiting[known.key] = Waiting("skipped", known.pause_reason or "paused", None,
                                               f"audiencesync resume {known.key}")
 
+    def _note_held(self, known: runs.Due, hold: brakes.Hold) -> None:
+        kind, why, help_ = brakes.held(known.key, self.destination, hold)
+        if kind == "held" or not self._again:  # who asks for a backfill does not ask for what was discarded
+            self.waiting[known.key] = Waiting("held" if kind == "held" else "skipped", why, None, help_)
+
     def _ready(self, look: _Look) -> list[Ready]:
         """Who may have a next sync now; the others are noted with what they wait for."""
         refused = syncs.rejected_counts(self.store, self.destination, due=not self.typed)
@@ -167,8 +174,7 @@ class Agenda:
                 self.waiting[known.key] = Waiting("waiting", "an unanswered request may still arrive (settle)",
                                                   position.settled_at, "run the same command after that")
             elif ready.target.hold is not None:
-                kind, why, help_ = brakes.held(known.key, self.destination, ready.target.hold)
-                self.waiting[known.key] = Waiting("held" if kind == "held" else "skipped", why, None, help_)
+                self._note_held(known, ready.target.hold)
             else:
                 found.append(ready)
         return sorted(found, key=lambda one: (one.target.aside, one.known.id_kind or "", one.known.key))
@@ -181,9 +187,12 @@ class Agenda:
         if known.run is None or known.retired or position.retired_at is not None:
             return None
         aim = Target(known.run.number, known.run.as_of)
-        audience = next(audience for audience in self.audiences if audience.key == known.key)
-        if position.run < known.run.number and known.computation_id not in self.backfill:
+        if position.run < known.run.number:
+            audience = next(audience for audience in self.audiences if audience.key == known.key)
             aim = brakes.target(self.store, audience, known, position.run, decision)
+        if aim.hold is not None and position.run and known.computation_id in self.backfill:
+            # what is held stays so, while everybody is told again what he was told
+            return Ready(known, position.run, again=False, now=now, target=Target(position.run, known.run.as_of))
         return Ready(known, position.run, again, now, aim)
 
     def _has_content(self, ready: Ready) -> bool:
@@ -224,7 +233,7 @@ class Agenda:
         return Span(known.computation_id, known.key, from_run, to_run, shape)
 
 
-def _stopped(known: runs.Due, positions: Mapping[int, Position]) -> bool:
+def stopped(known: runs.Due, positions: Mapping[int, Position]) -> bool:
     """Whether a sync under way does not go on: its audience is paused, or retired here without being cleared."""
     position = positions.get(known.computation_id, NOWHERE)
     return known.paused or ((known.retired or position.retired_at is not None) and position.clear_as_of is None)

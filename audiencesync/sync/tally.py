@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
+from operator import attrgetter
+from typing import NamedTuple
 
 from audiencesync.delivery import page_size
 from audiencesync.model import Destination, Outcome, Page, PlannedDelivery, PlannedSync, Span, Sync
@@ -13,11 +15,30 @@ from audiencesync.schedule import RateLimit, show_rate
 from audiencesync.store import content, planning, syncs
 from audiencesync.store.connect import Store
 from audiencesync.store.decisions import Decision
+from audiencesync.store.positions import Position
+from audiencesync.store.runs import Due
+
+
+class Slot(NamedTuple):
+    """A span of a planned sync, and which it is: spans of one mode, one open sync to wait for and one part share it.
+
+    What goes to another run than the newest is a part of its own, and so is what comes after that.
+    """
+
+    mode: str
+    behind: int
+    part: str
+    span: Span
+
+    @property
+    def sync(self) -> tuple[str, int, str, str]:
+        """What is alike for all spans of a sync."""
+        return self.mode, self.behind, self.part, self.span.envelope.id_kind
 
 
 @dataclass(slots=True)
 class Desk:
-    """What is planned for one destination, whose decisions are by computation id."""
+    """What is planned for one destination; decisions and positions are by computation id, `leaving` is cleared."""
 
     name: str
     settings: Destination
@@ -25,11 +46,19 @@ class Desk:
     open: Sequence[Sync]
     numbers: Iterator[int]
     decided: Mapping[int, Decision]
-    slots: list[tuple[str, int, Span]] = field(default_factory=list)
-    """What is planned: the mode, the open sync that it has to wait for, the span."""
-    asides: list[tuple[Sync, str, str]] = field(default_factory=list)
-    """What goes to another run than the newest: what was approved, who is cleared; with its status and the reason."""
+    stands: Mapping[int, Position]
+    leaving: Sequence[Due] = ()
+    slots: list[Slot] = field(default_factory=list)
+    approved: list[tuple[str, Span]] = field(default_factory=list)
+    """What a person approved of the audience at hand: the mode, the span."""
     rows: list[PlannedSync] = field(default_factory=list)
+
+    def plan(self, number: int, mode: str, part: str, identity: int, span: Span) -> None:
+        """Note that the content thought of under this number is sent, behind open syncs that go first."""
+        behind = max((sync.id for sync in self.open if sync.mode != "incremental"
+                      and identity in {one.computation_id for one in sync.spans}), default=0)
+        self.slots.append(Slot(mode, behind, part, replace(span, computation_id=number, from_run=planning.FROM,
+                                                            to_run=planning.TO)))
 
 
 def delivery(store: Store, thought: Store, desk: Desk) -> PlannedDelivery:
@@ -42,18 +71,14 @@ def delivery(store: Store, thought: Store, desk: Desk) -> PlannedDelivery:
             desk.rows += [PlannedSync(span.key, desk.name, sync.mode, "goes on", tally.values[index, True],
                                       tally.values[index, False], 0, "an earlier command began it")
                           for index, span in enumerate(sync.spans)]
-        desk.slots.sort(key=lambda slot: (*slot[:2], slot[2].envelope.id_kind, slot[2].key))
-        for _, same in groupby(desk.slots, key=lambda slot: (*slot[:2], slot[2].envelope.id_kind)):
-            thinking = draft(desk.name, [span for *_, span in same])
+        desk.slots.sort(key=lambda slot: (*slot.sync, slot.span.key))
+        for _, same in groupby(desk.slots, key=attrgetter("sync")):
+            thinking = draft(desk.name, [slot.span for slot in same])
             size = page_size(desk.settings.page, pace, thinking.spans)
             _count(tally, desk, thinking, content.pages(thought, thinking, size=size, table=planning.planned,
                                                         retried=False))
-        for sync, status, reason in desk.asides:
-            _count(tally, desk, sync, content.pages(store, sync, size=page_size(desk.settings.page, pace, sync.spans)))
-            desk.rows.append(PlannedSync(sync.spans[0].key, desk.name, sync.mode, status, tally.values[0, True],
-                                         tally.values[0, False], 0, reason))
-    going_on = (*desk.open, *(sync for sync, _, _ in desk.asides)) if desk.blocked is None else ()
-    users = planning.distinct_users(thought, [span.computation_id for *_, span in desk.slots], going_on)
+    going_on = desk.open if desk.blocked is None else ()
+    users = planning.distinct_users(thought, [slot.span.computation_id for slot in desk.slots], going_on)
     return PlannedDelivery(desk.name, tally.calls, users, tally.requests, tally.refused,
                            _seconds(pace, tally.calls, tally.requests), show_rate(pace) if pace else "")
 

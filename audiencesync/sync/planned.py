@@ -1,0 +1,117 @@
+"""What one destination would be sent of one audience: its next sync, what was approved, who is told that he left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from audiencesync.model import Audience, Chunk, PlannedSync, Span
+from audiencesync.store import content, decisions, planning, runs
+from audiencesync.store.connect import Store
+from audiencesync.store.positions import NOWHERE
+from audiencesync.store.stage import Stage, stage
+from audiencesync.sync import brakes
+from audiencesync.sync.envelopes import farewell, stamp
+from audiencesync.sync.tally import Desk, draft
+
+
+def plan_sync(thought: Store, held: Stage, desk: Desk, audience: Audience, identity: int, span: Span, *,
+              newest: int = 0) -> None:
+    """Plan the next sync of one audience: from where the destination will stand when its open sync is done.
+
+    `newest` is the run that the stage holds; 0 for one that is only thought of.
+    """
+    if desk.stands.get(identity, NOWHERE).retired_at is not None:
+        return
+    run, status, reason = _standing(thought, desk, identity)
+    slot, mode, part = next(desk.numbers), "incremental" if run else "initial", ""
+    entered, exited = planning.think(held, slot, identity, run)
+    why = _why_held(thought, audience, identity, run, entered, exited) if status == "ready" else ""
+    said = brakes.verdict(thought, identity, run, desk.decided.get(identity)) if why else ""
+    if said == decisions.APPROVED and (upto := desk.decided[identity].to_run) == newest:
+        why = ""
+    elif said == decisions.APPROVED:  # which goes first, in a sync of its own; what is left is judged anew
+        desk.approved.append((mode, Span(identity, span.key, run, upto, span.envelope)))
+        slot, part, mode = next(desk.numbers), f"after {mode}", "incremental"
+        entered, exited = planning.think(held, slot, identity, upto)
+        why = _why_held(thought, audience, identity, upto, entered, exited)
+    if why:
+        status, reason = _waits(why, span.key, desk.name, said)
+    again = 0 if part else planning.think_again(held, slot, desk.name, identity, desk.open)
+    if not part or entered + exited:
+        desk.rows.append(PlannedSync(span.key, desk.name, mode, status, entered, exited, again, reason))
+    if status == "ready":
+        desk.plan(slot, mode, part, identity, span)
+
+
+def _why_held(thought: Store, audience: Audience, identity: int, run: int, entered: int, exited: int) -> str:
+    before = decisions.members_at(thought, identity, run) if run else 0
+    return brakes.why_held(audience.guard, brakes.Net(entered, exited, before), initial=not run)
+
+
+def _waits(why: str, key: str, name: str, said: str) -> tuple[str, str]:
+    if said == decisions.DISCARDED:
+        return "discarded", f"{why}; discarded until a newer run is harmless"
+    return "held", f"{why}; after the run: audiencesync approve {key} --destination {name}"
+
+
+def plan_approved(store: Store, thought: Store, desks: Sequence[Desk]) -> None:
+    """Plan what a person approved up to an earlier run, which is sent though the newest change is held again."""
+    for desk in desks:
+        for mode, wanted in desk.approved:
+            as_of = runs.instant_of(store, wanted.computation_id, wanted.to_run)
+            span = Span(0, wanted.key, 0, 0, replace(wanted.envelope, timestamp=stamp(as_of)))
+            with stage(thought, members(store, wanted)) as held:
+                slot = next(desk.numbers)
+                entered, exited = planning.think(held, slot, wanted.computation_id, wanted.from_run)
+                again = planning.think_again(held, slot, desk.name, wanted.computation_id, desk.open)
+            desk.rows.append(PlannedSync(wanted.key, desk.name, mode, "ready", entered, exited, again,
+                                         f"approved up to run {wanted.to_run}"))
+            desk.plan(slot, mode, "aside", wanted.computation_id, span)
+        desk.approved.clear()
+
+
+def plan_farewells(store: Store, thought: Store, desks: Sequence[Desk]) -> None:
+    """Plan that whoever still holds the trait of an audience that leaves is told that he left."""
+    if not any(desk.leaving for desk in desks):
+        return
+    with stage(thought, ()) as nobody:
+        for desk, due in ((desk, due) for desk in desks for due in desk.leaving if not due.paused):
+            run, status, reason = _standing(thought, desk, due.computation_id)
+            slot = next(desk.numbers)
+            _, exited = planning.think(nobody, slot, due.computation_id, run)
+            again = planning.think_again(nobody, slot, desk.name, due.computation_id, desk.open)
+            as_of = desk.stands[due.computation_id].clear_as_of
+            if as_of is None or not exited + again:
+                continue
+            desk.rows.append(PlannedSync(due.key, desk.name, "incremental", status, 0, exited, again,
+                                         reason or "retired: whoever is still there is told that he left"))
+            if status == "ready":
+                span = Span(0, due.key, 0, 0, farewell(store, desk.name, due, as_of))
+                desk.plan(slot, "incremental", "aside", due.computation_id, span)
+
+
+def members(store: Store, span: Span) -> Iterator[Chunk]:
+    """Who was in it as of a span's `to`, with the included columns, as a source would give it."""
+    everybody = draft("", [replace(span, from_run=0)])
+    for page in content.pages(store, everybody, size=5000, retried=False):
+        yield Chunk([call.user_id for call in page.calls], [call.included or "{}" for call in page.calls])
+
+
+def _standing(thought: Store, desk: Desk, identity: int) -> tuple[int, str, str]:
+    """The run the next sync starts from, and whether anything keeps it from starting now."""
+    position = desk.stands.get(identity, NOWHERE)
+    run, unresolved = position.run, False
+    for sync in desk.open:
+        for span in sync.spans:
+            if span.computation_id == identity:
+                run, unresolved = span.to_run, unresolved or sync.claimed != sync.acknowledged
+    if desk.blocked is not None:
+        return run, desk.blocked.status, desk.blocked.reason
+    if position.settled_at is not None:
+        with thought.read() as connection:
+            if position.settled_at > thought.now(connection):
+                return run, "waiting", f"an unanswered request may still arrive until {position.settled_at:%H:%M:%S}Z"
+    if unresolved and desk.settings.settle:
+        return run, "waiting", "the open sync goes first, then its unanswered requests must settle"
+    return run, "ready", ""
