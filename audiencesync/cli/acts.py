@@ -10,7 +10,7 @@ import click
 from audiencesync.cli import options
 from audiencesync.cli.context import Session
 from audiencesync.cli.subjects import Subject, resume_destination, subject_of, who
-from audiencesync.errors import ProjectError, StateUnavailable, UsageError
+from audiencesync.errors import StateUnavailable, UsageError
 
 if TYPE_CHECKING:
     from audiencesync.store.connect import Store
@@ -69,14 +69,17 @@ def pause(session: Session, name: str | None, everything: bool, reason: str) -> 
 
 
 def _pause_everything(session: Session, reason: str) -> str:
+    from audiencesync.project.files import FILE
     from audiencesync.store import accounts
     from audiencesync.sync.blocked import RESUME_ALL
 
     try:
         with session.writing() as store:
             accounts.pause_destination(store, accounts.EVERYTHING, reason=reason, who=who())
-    except (StateUnavailable, ProjectError) as error:
+    except (StateUnavailable, UsageError) as error:
         path = _stop_file(session)
+        if not (session.directory / FILE).exists():
+            raise
         try:
             path.write_text(f"{reason or 'no reason given'} ({who()})\n", encoding="utf-8")
         except OSError as denied:
@@ -84,6 +87,22 @@ def _pause_everything(session: Session, reason: str) -> str:
         return (f"the state cannot be used now, so the file {path} pauses everything that runs from this folder: "
                 f"nothing is computed and nothing is sent until: {RESUME_ALL}")
     return f"nothing is computed and nothing is sent any more, anywhere, until: {RESUME_ALL}"
+
+
+def _resume_everything(session: Session, reason: str) -> None:
+    from audiencesync.store import accounts
+
+    path = _stop_file(session)
+    stopped = path.exists()
+    path.unlink(missing_ok=True)
+    try:
+        with session.writing() as store:
+            accounts.resume_destination(store, accounts.EVERYTHING, who=who(), reason=reason)
+    except (StateUnavailable, UsageError):
+        if stopped:
+            click.echo(f"the file {path} is gone and pauses nothing any more; whether the state does cannot be known "
+                       "now", err=True)
+        raise
 
 
 def _stop_file(session: Session) -> Path:
@@ -104,18 +123,18 @@ def _stop_file(session: Session) -> Path:
 def resume(session: Session, name: str | None, everything: bool, account: str | None, reason: str,
            wait: float) -> None:
     """Let a paused audience or destination go on."""
-    from audiencesync.store import accounts
+    from audiencesync.store import accounts, decisions
 
     if (wanted := _meant(name, everything=everything)) is None:
-        _stop_file(session).unlink(missing_ok=True)
-        with session.writing() as store:
-            accounts.resume_destination(store, accounts.EVERYTHING, who=who(), reason=reason)
+        _resume_everything(session, reason)
         _answer(session, EVERYTHING, "everything goes on; what was paused by its own name stays so", paused=False)
         return
     with session.writing() as store:
         subject = subject_of(session, store, wanted)
         if subject.kind == "destination":
             words = resume_destination(session, store, subject.name, account, wait)
+            if account == "new":
+                decisions.forget(store, subject.name)
         elif account is not None:
             raise UsageError(f"{subject.name} is an audience; --{account}-account is for a destination")
         else:

@@ -38,7 +38,7 @@ def approve(session: Session, name: str, destinations: Sequence[str], number: in
 
     The approval is of the counts shown and of the run they were counted for: whatever comes later is judged anew.
     """
-    from audiencesync.store.decisions import APPROVED
+    from audiencesync.store.decisions import APPROVED, forget
 
     with session.writing() as store:
         subject = subject_of(session, store, name)
@@ -48,6 +48,8 @@ def approve(session: Session, name: str, destinations: Sequence[str], number: in
                                  f"that is held say which audience: audiencesync approve KEY "
                                  f"--destination {subject.name}")
             words = resume_destination(session, store, subject.name, account, wait)
+            if account == "new":
+                forget(store, subject.name)
             session.say({"kind": "destination", "name": subject.name, "message": words}, words)
             return
         if account is not None:
@@ -130,7 +132,9 @@ def retire(session: Session, key: str, clear: bool, destinations: Sequence[str],
     with session.writing() as store:
         known = runs.latest(store, [key]).get(key)
         if known is None or known.run is None:
-            subject_of(session, store, key)
+            if subject_of(session, store, key).kind == "destination":
+                raise UsageError(f"{key} is a destination; say which audience: audiencesync retire KEY "
+                                 f"--destination {key}")
             raise UsageError(f"{key} was never run, so nobody was told of it: delete its file, and it is gone")
         words = _retired(session, store, known, destinations, reason, wait, clear=clear)
     session.say({"key": key, "cleared": clear, "destinations": list(destinations), "message": words}, words)

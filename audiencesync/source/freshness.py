@@ -41,6 +41,6 @@ def _instant(value: object) -> datetime | None:
     if isinstance(value, date) and not isinstance(value, datetime):
         value = datetime.combine(value, time())
     if not isinstance(value, datetime):
-        raise QueryError(f"{PLACE}: it gives a {type(value).__name__} in place of a moment; write one such as "
-                         "SELECT max(loaded_at) FROM orders")
+        raise QueryError(f"{PLACE}: it gives a value of type {type(value).__name__} in place of a moment; write one "
+                         "such as SELECT max(loaded_at) FROM orders")
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)

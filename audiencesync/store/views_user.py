@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Select, and_, exists, func, or_, select
 
 from audiencesync.store.accounts import NEW_ACCOUNT
 from audiencesync.store.connect import Store
-from audiencesync.store.tables import acts, computations, memberships, rejections, runs, spans, syncs
+from audiencesync.store.tables import acts, computations, memberships, positions, rejections, runs, spans, syncs
 from audiencesync.store.views import Rejected
 
 
@@ -68,7 +68,8 @@ class Membership:
 def user(store: Store, user_id: str, goes_to: Mapping[str, Sequence[str]]) -> list[Membership]:
     """All that is known of a user by exactly this id, an entry for each audience; `goes_to`: destinations by key."""
     with store.read() as connection:
-        known = connection.execute(select(computations.c.id, computations.c.key).order_by(computations.c.key)).all()
+        known = connection.execute(select(computations.c.id, computations.c.key, computations.c.retired_at)
+                                   .order_by(computations.c.key)).all()
         ids = [row.id for row in known]
         rows = _by_computation(connection, _memberships(ids, user_id))
         told = _by_computation(connection, _syncs(ids, user_id))
@@ -76,6 +77,8 @@ def user(store: Store, user_id: str, goes_to: Mapping[str, Sequence[str]]) -> li
         refused = _by_computation(connection, _refused(sorted(met), ids, user_id))
         newest = _by_computation(connection, select(runs.c.computation_id, func.max(runs.c.number).label("number"))
                                  .where(runs.c.status == "done").group_by(runs.c.computation_id))
+        ends = {(row.destination, row.computation_id): row.clear_as_of is not None for row in connection.execute(
+            select(positions).where(positions.c.computation_id.in_(ids), positions.c.retired_at.is_not(None)))}
         fresh = {row.subject: row.at for row in connection.execute(
             select(acts.c.subject, func.max(acts.c.at).label("at")).where(acts.c.command == NEW_ACCOUNT)
             .group_by(acts.c.subject))}
@@ -87,8 +90,9 @@ def user(store: Store, user_id: str, goes_to: Mapping[str, Sequence[str]]) -> li
         refusals = {row.destination: row for row in refused.get(one.id, ())}
         now = _value(stretches, newest[one.id][0].number) if one.id in newest else False
         names = dict.fromkeys([*goes_to.get(one.key, ()), *(row.destination for row in past), *refusals])
+        whole = None if one.retired_at is None else False
         words = tuple(_word(name, user_id, stretches, [row for row in past if row.destination == name],
-                            refusals.get(name), now=now) for name in names)
+                            refusals.get(name), now=now, cleared=ends.get((name, one.id), whole)) for name in names)
         found.append(Membership(one.key, now, stretches, words))
     return found
 
@@ -152,8 +156,11 @@ def _value(stretches: Iterable[Stretch], run: int) -> bool:
 
 
 def _word(name: str, user_id: str, stretches: Sequence[Stretch], past: Iterable[Any], refused: Any, *,
-          now: bool) -> Word:
-    """Walk the destination's syncs back to the last one that it answered for."""
+          now: bool, cleared: bool | None) -> Word:
+    """Walk the destination's syncs back to the last one that it answered for.
+
+    `cleared` says whether an audience that was retired there is cleared; None for one that was not.
+    """
     told: Told | None = None
     unresolved: bool | None = None
     coming: bool | None = None
@@ -173,5 +180,9 @@ def _word(name: str, user_id: str, stretches: Sequence[Stretch], past: Iterable[
         rejected = Rejected(user_id, refused.key, name, refused.reason, refused.status, refused.tries, refused.since,
                             refused.next_try)
         return Word(name, told, unresolved, None, rejected)
+    if cleared is not None:
+        if not cleared:
+            return Word(name, told, unresolved)
+        now = False
     known = unresolved if unresolved is not None else told.value if told else False
     return Word(name, told, unresolved, coming if coming is not None else now if now != known else None)

@@ -156,7 +156,7 @@ def compute(project: Project, store: Store, audiences: Iterable[Audience], *, as
                 computer = computer or Computer.at(project, store, source, moment, interrupted)
                 run, failed = computer.run(audience)
                 done.append(run)
-                errors += failed
+                errors += [error for error in failed if error not in errors]
             except Interrupted as error:
                 return done, [*errors, (error.exit_code, str(error))]
             except OlderRun as error:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import count
-from typing import TYPE_CHECKING
 
 from audiencesync.errors import AudiencesyncError, Interrupted, SourceUnavailable, StateUnavailable
 from audiencesync.model import Audience, Plan, PlannedAudience, Project, Span, Sync

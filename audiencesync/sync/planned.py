@@ -73,10 +73,11 @@ def plan_approved(store: Store, thought: Store, desks: Sequence[Desk]) -> None:
 
 def plan_farewells(store: Store, thought: Store, desks: Sequence[Desk]) -> None:
     """Plan that whoever still holds the trait of an audience that leaves is told that he left."""
-    if not any(desk.leaving for desk in desks):
+    found = [(desk, due) for desk in desks for due in desk.leaving if not due.paused]
+    if not found:
         return
     with stage(thought, ()) as nobody:
-        for desk, due in ((desk, due) for desk in desks for due in desk.leaving if not due.paused):
+        for desk, due in found:
             run, status, reason = _standing(thought, desk, due.computation_id)
             slot = next(desk.numbers)
             _, exited = planning.think(nobody, slot, due.computation_id, run)

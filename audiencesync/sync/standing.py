@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from audiencesync.model import Audience, Left, Project, Trouble
@@ -58,7 +58,8 @@ def overview(project: Project, store: Store, *, counted: bool = True) -> Overvie
     everywhere = {one.key: list(dict.fromkeys([*goes_to.get(one.key, ()),
                                                *(name for name, keys in leaving.items() if one.key in keys)]))
                   for one in found}
-    stand = standings(store, found, everywhere, counted=counted)
+    stand = _alive(standings(store, found, everywhere, counted=counted), leaving,
+                   {one.key for one in found if one.retired_at is not None})
     met, now = doors(store)
     return Overview(project, now, tuple(found), gone, tuple(key for key in defined if key not in keys), tuple(stand),
                     _holds(project, store, defined, stand), met,
@@ -67,6 +68,18 @@ def overview(project: Project, store: Store, *, counted: bool = True) -> Overvie
                     tuple(beats(store)), defined, tuple(
                         (desk.schedule, desk.next_slot())
                         for desk in desks(project, store, project.audiences, interrupted=bool, holder="")))
+
+
+def _alive(stand: list[Standing], leaving: Mapping[str, list[str]], retired: set[str]) -> list[Standing]:
+    """Where an audience was retired without being cleared nothing goes on, and nobody waits for anything."""
+    found = []
+    for one in stand:
+        if one.leaves and one.key not in leaving.get(one.destination, ()):
+            found.append(replace(one, mode="incremental", pending=0, rejected=0, next_try=None, refused_since=None,
+                                 settled_at=None, sync=None, unresolved=False, opened_at=None))
+        elif one.leaves or one.key not in retired:
+            found.append(one)
+    return found
 
 
 def _holds(project: Project, store: Store, defined: Mapping[str, Audience],
