@@ -30,7 +30,7 @@ LATE = 2
 """Intervals of a schedule without success after which a destination is late."""
 
 GRACE = timedelta(seconds=30)
-"""What a run and its sync may take beyond that: a slot's own work is no lateness."""
+"""What a run and its sync may take beyond that, at most another interval: a slot's own work is no lateness."""
 
 
 def troubles(seen: Overview) -> Iterator[Trouble]:
@@ -181,7 +181,9 @@ def late_since(seen: Overview, one: Standing) -> datetime | None:
         return None
     since = one.position_as_of or known.first_as_of
     interval = longest_interval(audience.schedule, since, zone_of(seen.project)) if since is not None else None
-    return since if since is not None and interval is not None and seen.now - since > LATE * interval + GRACE else None
+    if since is None or interval is None:
+        return None
+    return since if seen.now - since > LATE * interval + min(GRACE, interval) else None
 
 
 def _leaving(seen: Overview, name: str) -> bool:
