@@ -39,6 +39,24 @@ def test_what_init_writes_is_valid_at_once_and_syncs_when_there_are_orders(tmp_p
     assert call["traits"] == {"order_completed_last_30days": True}
 
 
+def test_init_for_a_container_writes_its_files_and_begins_no_state_by_itself(tmp_path: Path) -> None:
+    root = tmp_path / "new"
+    assert _run("init", "--docker", str(root))[0] == 0
+    assert {"Dockerfile", "compose.yml", "audiencesync.yml"} < {path.name for path in root.iterdir()}
+    code, out, err = _run("--project", str(root), "validate", "-o", "json")
+    assert (code, json.loads(out)["problems"], err) == (0, [], "")
+    with closing(sqlite3.connect(root / "shop.db")) as shop, shop:
+        shop.execute("CREATE TABLE orders (user_id TEXT, completed_at TEXT)")
+        shop.execute("INSERT INTO orders VALUES ('u1', datetime('now', '-1 day'))")
+    code, _, err = _run("--project", str(root), "sync")
+    assert code == 75
+    assert "audiencesync db upgrade" in err
+    assert not (root / "calls.jsonl").exists()
+    assert _run("--project", str(root), "db", "upgrade")[0] == 0
+    assert _run("--project", str(root), "sync")[0] == 0
+    assert (root / "calls.jsonl").read_text().count("\n") == 1
+
+
 def test_init_overwrites_nothing(tmp_path: Path) -> None:
     (tmp_path / "audiencesync.yml").write_text("mine")
     code, _, err = _run("init", str(tmp_path))
@@ -46,6 +64,15 @@ def test_init_overwrites_nothing(tmp_path: Path) -> None:
     assert "audiencesync.yml" in err
     assert [path.name for path in tmp_path.iterdir()] == ["audiencesync.yml"]
     assert (tmp_path / "audiencesync.yml").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "compose.yml"])
+def test_init_for_a_container_overwrites_nothing_either(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    code, _, err = _run("init", "--docker", str(tmp_path))
+    assert code == 2
+    assert name in err
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_init_leaves_a_gitignore_as_it_is(tmp_path: Path) -> None:

@@ -21,9 +21,16 @@ state: ${AUDIENCESYNC_STATE:-sqlite:///audiencesync.db}   # or postgresql+psycop
 defaults:
   schedule: every 2h to 3h
   destinations: [trial]
+  # guard: {max_exit: 30%, min_exits: 50}       # built in: more exits than that wait for a person to approve them
+# alerts:
+#   - {type: slack, url: "${SLACK_URL}"}        # whom a running service calls, or type: webhook
 destinations:
   trial: {type: file, path: calls.jsonl}        # what Segment would be told, a line for each call
   # segment: {type: segment, write_key: "${SEGMENT_WRITE_KEY}", region: us}
+"""
+
+MUST_EXIST = """\
+state_must_exist: true         # a lost volume is no beginning; the first state is made by: audiencesync db upgrade
 """
 
 AUDIENCE = """\
@@ -43,26 +50,75 @@ ENVIRONMENT = """\
 # WAREHOUSE_URL=postgresql+psycopg://reader:password@host/shop
 # AUDIENCESYNC_STATE=postgresql+psycopg://audiencesync:password@host/audiencesync
 # SEGMENT_WRITE_KEY=
+# SLACK_URL=
 """
 
 IGNORED = """\
 .env
 audiencesync.db*
+audiencesync.stop
 calls.jsonl
 """
 
+DOCKERFILE = """\
+# An image of this project. The program comes from its wheel in wheels/, made in a checkout of audiencesync by
+#   pip wheel --no-deps --wheel-dir PROJECT/wheels .
+FROM python:3.13-slim
 
-def scaffold(root: Path) -> Iterator[str]:
+COPY wheels/ /wheels/
+RUN pip install --no-cache-dir "$(echo /wheels/audiencesync-*.whl)[postgres,duckdb]"
+
+# It runs as a user of its own. On the volume at /state lies a SQLite state; beside the definitions a stop file may lie.
+RUN useradd --uid 10001 --no-create-home --home-dir /shop --shell /usr/sbin/nologin audiencesync \\
+ && install -d -o audiencesync -g audiencesync /shop /state
+WORKDIR /shop
+COPY --chown=audiencesync:audiencesync audiencesync.yml ./
+COPY --chown=audiencesync:audiencesync audiences/ audiences/
+USER 10001
+
+# Whether the process lives, and nothing else: a restart helps neither a destination that is down nor a change that is
+# held. For these there are alerts, and `audiencesync status --check`.
+EXPOSE 9464
+HEALTHCHECK --interval=30s --timeout=5s --start-period=5m --retries=3 \\
+  CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:9464/healthz', timeout=4)"]
+ENTRYPOINT ["audiencesync"]
+CMD ["serve", "--listen", "0.0.0.0:9464"]
+"""
+
+COMPOSE = """\
+# The first time, with the wheel in wheels/ and .env filled in:
+#   docker compose build
+#   docker compose run --rm audiencesync db upgrade     # makes the state on its volume, once
+#   docker compose up --detach
+services:
+  audiencesync:
+    build: .
+    env_file: .env
+    environment:
+      AUDIENCESYNC_STATE: ${AUDIENCESYNC_STATE:-sqlite:////state/audiencesync.db}   # .env may name a PostgreSQL
+    volumes: ["state:/state"]
+    ports: ["127.0.0.1:9464:9464"]   # /healthz, /readyz, /metrics, for this machine alone
+    restart: unless-stopped
+    stop_grace_period: 60s           # longer than the longest timeout of a destination
+volumes:
+  state:
+"""
+
+
+def scaffold(root: Path, *, docker: bool = False) -> Iterator[str]:
     """Write the files and say so; raises UsageError, before anything is written, if one is there.
 
-    A .gitignore that is there already is left alone.
+    With `docker` there are also those of a container, whose state may not begin anew by itself. A .gitignore that is
+    there already is left alone.
     """
+    main = MAIN.replace("defaults:\n", f"{MUST_EXIST}defaults:\n", 1) if docker else MAIN
     files = {
-        "audiencesync.yml": f"{MODELINE}\n{MAIN}",
+        "audiencesync.yml": f"{MODELINE}\n{main}",
         "audiences/order_completed_last_30days.sql": AUDIENCE,
         ".env.example": ENVIRONMENT,
-        ".gitignore": IGNORED,
+        ".gitignore": f"{IGNORED}wheels/\n" if docker else IGNORED,
         SCHEMA: schema_text(),
+        **({"Dockerfile": DOCKERFILE, "compose.yml": COMPOSE} if docker else {}),
     }
     there = [name for name in files if (root / name).exists() and name != ".gitignore"]
     if there:

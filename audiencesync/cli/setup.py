@@ -13,17 +13,19 @@ from audiencesync.errors import Problem, ProjectError, UsageError
 
 @click.command()
 @click.argument("directory", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
+@click.option("--docker", is_flag=True, help="Also a Dockerfile and a compose.yml, to let it run in a container.")
 @click.pass_obj
-def init(session: Session, directory: Path | None) -> None:
+def init(session: Session, directory: Path | None, *, docker: bool) -> None:
     """Write a project to start from.
 
     What it writes passes `validate` as it is: the source is a SQLite file shop.db, the destination a file. Nothing
-    that is there already is touched.
+    that is there already is touched. With --docker a state that is not there is an error: the first one is made by
+    `db upgrade`.
     """
     from audiencesync.cli.scaffold import scaffold
 
     root = directory or session.directory
-    for line in scaffold(root):
+    for line in scaffold(root, docker=docker):
         click.echo(line)
     where = "" if root == Path() else f"cd {root} && "
     click.echo(f"\nnext: {where}audiencesync validate, then audiencesync doctor, then audiencesync plan")
