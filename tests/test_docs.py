@@ -1,4 +1,4 @@
-"""What the README says is so: its commands, settings, codes, errors and examples are held against the program."""
+"""What the README and docs/ say is so: commands, settings, codes, errors and examples are held against the program."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shlex
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import click
@@ -17,43 +17,22 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from audiencesync import __version__, errors
+from audiencesync.alerts import message
 from audiencesync.cli import COMMANDS, cli
 from audiencesync.cli.context import Session
 from audiencesync.destinations import registry
-from audiencesync.model import Destination
+from audiencesync.model import ALERTS, Destination, Trouble
 from audiencesync.naming import key_of
 from audiencesync.project import load
 from audiencesync.project.check import check_sql
-from audiencesync.project.settings import Header, ProjectFile
+from audiencesync.project.settings import Guard, Header, ProjectFile
 from audiencesync.report.outcomes import ORDER
 from audiencesync.schedule import show_duration
+from audiencesync.service.metrics import AudienceFacts, DestinationFacts, Facts, Metrics, StandingFacts
 from tests.commands import Shop
+from tests.documents import HOUSE, PAGES, README, anchors, blocks, everything_typed, part, prose, rows
 
-HOUSE = Path(__file__).parents[1]
-README = (HOUSE / "README.md").read_text(encoding="utf-8")
 OPENING = next(re.finditer(r"```sh\n(.*?)```", README, re.DOTALL))[1].splitlines()
-
-
-def blocks(language: str) -> list[str]:
-    """The fenced blocks in a language, in order."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
-
-
-def part(title: str) -> str:
-    """The text under a heading, up to the next of its rank or a higher one."""
-    level, text = next((len(found[1]), README[found.end():]) for found in
-                       re.finditer(r"^(#+) (.*)$", README, re.MULTILINE) if found[2] == title)
-    return re.split(rf"^#{{1,{level}}} ", text, maxsplit=1, flags=re.MULTILINE)[0]
-
-
-def rows(title: str) -> dict[str, list[str]]:
-    """The table rows under a heading by their first cell, which is `code`."""
-    found = {}
-    for line in part(title).splitlines():
-        cells = [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-        if cells and cells[0].startswith("`"):
-            found[cells[0].strip("`")] = cells[1:]
-    return found
 
 
 def leaves() -> dict[str, click.Command]:
@@ -80,20 +59,8 @@ def options(command: click.Command) -> set[str]:
     return {word for parameter in command.params if isinstance(parameter, click.Option) for word in parameter.opts}
 
 
-def invocations() -> Iterator[str]:
-    """Every `audiencesync ...` that the README tells people to type."""
-    shell = [line for block in blocks("sh") for line in block.splitlines()]
-    shell += [line.partition("cd /srv/shop && ")[2] for line in README.splitlines() if " * * * cd /srv/shop" in line]
-    inline = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", README, flags=re.DOTALL | re.MULTILINE))
-    for text in (*shell, *inline):
-        for command in text.partition(" #")[0].split("&&"):
-            words = command.strip().removeprefix(".venv/bin/")
-            if words.startswith("audiencesync ") and "COMMAND" not in words:
-                yield words
-
-
-@pytest.mark.parametrize("line", sorted(set(invocations())))
-def test_a_command_in_the_readme_can_be_typed(line: str) -> None:
+@pytest.mark.parametrize("line", everything_typed())
+def test_a_command_in_the_documents_can_be_typed(line: str) -> None:
     words = shlex.split(line)[1:]
     if words == ["--version"]:
         return
@@ -218,8 +185,7 @@ def test_the_examples_are_a_project_without_mistakes(tmp_path: Path) -> None:
 
 def test_the_first_example_has_eight_lines_and_causes_the_call_beside_it(tmp_path: Path) -> None:
     assert blocks("sql")[0].count("\n") == 8
-    [shown] = blocks("json")
-    call = json.loads(shown)
+    call = json.loads(blocks("json")[0])
     shop = project(tmp_path, tells="trial")
     said = shop.run("sync", "order_*", "--as-of", call["timestamp"])
     assert said.code == 0, said.err
@@ -265,12 +231,13 @@ def test_the_opening_commands_are_the_ones_that_are_tried() -> None:
     assert second.startswith("python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && ")
 
 
-def test_every_link_leads_somewhere() -> None:
-    anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
-               for title in re.findall(r"^#+ (.*)$", README, re.MULTILINE)}
-    for target in re.findall(r"\]\(([^)]+)\)", README):
-        known = target.removeprefix("#") in anchors if target.startswith("#") else (HOUSE / target).is_file()
-        assert known, target
+@pytest.mark.parametrize("name", PAGES)
+def test_every_link_leads_somewhere(name: str) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", prose(PAGES[name])):
+        path, _, anchor = target.partition("#")
+        file = (HOUSE / name).parent / path if path else HOUSE / name
+        assert file.is_file(), target
+        assert not anchor or anchor in anchors(PAGES[file.resolve().relative_to(HOUSE).as_posix()]), target
 
 
 def test_the_changelog_tells_of_this_version() -> None:
@@ -284,3 +251,68 @@ def test_a_first_screen_says_what_it_is_in_one_sentence() -> None:
     assert sentence.endswith(".")
     assert len(sentence) < 160
 
+
+
+def shop_of_sixty(root: Path) -> Shop:
+    """A project whose sixty buyers were told to a file, and seem to be gone since."""
+    shop = Shop(root / "shop", f"sqlite:///{root}/state.db", main="""\
+name: shop
+source: {url: "sqlite:///shop.db"}
+state: ${STATE}
+destinations: {segment: {type: file, path: calls.jsonl}}
+""")
+    users = [f"u{number}" for number in range(60)]
+    shop.orders(*users)
+    assert shop.run("sync").code == 0
+    shop.forget(*users)
+    assert shop.run("sync").code == 4
+    return shop
+
+
+def test_what_is_held_is_shown_as_the_readme_shows_it(tmp_path: Path) -> None:
+    [shown] = [block for block in blocks("text") if "would exit" in block]
+    said = shop_of_sixty(tmp_path).run("status").out
+    assert held(shown)
+    assert held(shown) == held(said[said.index("buyers at segment"):])
+
+
+def held(text: str) -> str:
+    """What is said of a change that is held, with numbers, names and times taken out."""
+    text = re.sub(r"order_completed_last_30days|buyers", "KEY", text)
+    text = re.sub(r"(?:[\d,:-]+ )+(?:CET|UTC)|\d+[smhd] old", "THEN", text)
+    return re.sub(r"[\d,]+\b", "9", text).strip()
+
+
+def test_the_limits_of_a_guard_are_the_ones_that_are_built_in() -> None:
+    limits = Guard().model_dump()
+    assert f"`max_exit` ({limits['max_exit']:.0%}".replace("%", " %)") in README
+    assert f"`min_exits` ({limits['min_exits']})" in README
+
+
+def test_the_kinds_of_alerts_are_all_told_and_mean_what_they_mean() -> None:
+    told = {name: cells[0].replace("`", "") for name, cells in rows("Being watched").items() if name in ALERTS}
+    assert told == {kind: f"{words[0].lower()}{words[1:-1]}" for kind, words in ALERTS.items()}
+
+
+def test_a_webhook_gets_the_document_that_is_shown() -> None:
+    shown = json.loads(blocks("json")[1])
+    since = datetime.fromisoformat(shown["since"])
+    trouble = Trouble("held", shown["what"], shown["why"], shown["help"], since=since, key=shown["key"],
+                      destination=shown["destination"], oldest_unsent=since)
+    sent = message("webhook", trouble, recovered=False, project="shop", now=datetime.fromisoformat(shown["at"]))
+    assert sent == shown
+
+
+def test_every_metric_is_told_with_its_labels() -> None:
+    facts = Facts((AudienceFacts("a", 1, 1.0),), (DestinationFacts("d"),), (StandingFacts("a", "d", 1, 1.0),), {})
+    metrics = Metrics(lambda: facts)
+    metrics.calls("d", "a", "accepted", 1)
+    metrics.request("d", "answered", 0.1)
+    metrics.run("a", "done", 0.1, entered=1)
+    seen: dict[str, set[str]] = {}
+    for name, labels in re.findall(r"^(audiencesync_\w+?)(?:_bucket|_sum|_count)?(?:\{(.*)\})? \S+$",
+                                   metrics.page()[0].decode(), re.MULTILINE):
+        seen.setdefault(name, set()).update(re.findall(r"(\w+)=\"", labels))
+    told = {name: {word for word in cells[0].split(", ") if word} for name, cells in rows("Being watched").items()
+            if name.startswith("audiencesync_")}
+    assert told == {name: labels - {"le"} for name, labels in seen.items()}
