@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, func, select
 
@@ -53,13 +53,44 @@ def standings(store: Store, found: Iterable[Known], goes_to: Mapping[str, Sequen
     What is pending is only counted where somebody wants to know, since that asks for each of the users.
     """
     with store.read() as connection:
-        at = {(row.destination, row.computation_id): row for row in connection.execute(select(positions))}
-        refused = {(row.destination, row.computation_id): row for row in connection.execute(_refused())}
-        opened = {(row.destination, row.computation_id): row for row in connection.execute(_open())}
-        return [_standing(connection, one, name, at.get((name, one.computation_id)),
-                          refused.get((name, one.computation_id)), opened.get((name, one.computation_id)),
-                          counted=counted)
+        at, refused, opened, as_of, oldest = (
+            {(row.destination, row.computation_id): row for row in connection.execute(query)}
+            for query in (select(positions), _refused(), _open(), _as_of(), _oldest()))
+        first = {row.computation_id: row.as_of for row in connection.execute(_first())}
+        seen = _Seen(at, refused, opened, as_of, oldest, first)
+        return [_standing(connection, one, name, seen, counted=counted)
                 for one in found for name in goes_to.get(one.key, ())]
+
+
+class _Seen(NamedTuple):
+    """What the state says of each (destination, computation id), asked once for all; `first` is by computation id."""
+
+    positions: Mapping[tuple[str, int], Any]
+    refused: Mapping[tuple[str, int], Any]
+    open: Mapping[tuple[str, int], Any]
+    as_of: Mapping[tuple[str, int], Any]
+    oldest: Mapping[tuple[str, int], Any]
+    first: Mapping[int, datetime]
+
+
+def _as_of() -> Select[Any]:
+    """The instants of the runs that destinations were brought to."""
+    mine = (runs.c.computation_id == positions.c.computation_id) & (runs.c.number == positions.c.run)
+    return select(positions.c.destination, positions.c.computation_id, runs.c.as_of).join(runs, mine)
+
+
+def _oldest() -> Select[Any]:
+    """The instants of the oldest runs behind the positions that changed something."""
+    behind = (runs.c.computation_id == positions.c.computation_id) & (runs.c.number > positions.c.run)
+    return (select(positions.c.destination, positions.c.computation_id, func.min(runs.c.as_of).label("as_of"))
+            .join(runs, behind).where(runs.c.status == "done", runs.c.changed > 0)
+            .group_by(positions.c.destination, positions.c.computation_id))
+
+
+def _first() -> Select[Any]:
+    """The instants of the first runs that found anybody, for destinations that were told nothing yet."""
+    return (select(runs.c.computation_id, func.min(runs.c.as_of).label("as_of"))
+            .where(runs.c.status == "done", runs.c.changed > 0).group_by(runs.c.computation_id))
 
 
 def _refused() -> Select[Any]:
@@ -73,12 +104,15 @@ def _open() -> Select[Any]:
             .join(spans_table, spans_table.c.sync_id == syncs_table.c.id).where(syncs_table.c.status == "open"))
 
 
-def _standing(connection: Connection, one: Known, name: str, at: Any, refused: Any, opened: Any, *,
-              counted: bool) -> Standing:
+def _standing(connection: Connection, one: Known, name: str, seen: _Seen, *, counted: bool) -> Standing:
+    place = (name, one.computation_id)
+    at, refused, opened = seen.positions.get(place), seen.refused.get(place), seen.open.get(place)
     position, newest = at.run if at else 0, one.run.run.number if one.run else 0
     leaves = at is not None and (at.retired_at is not None or one.retired_at is not None)
-    if leaves:
+    oldest = seen.oldest[place].as_of if place in seen.oldest else None if at else seen.first.get(one.computation_id)
+    if at is not None and leaves:
         newest = 0 if at.clear_as_of is not None else position
+        oldest = at.clear_as_of if position else None
     mode = opened.mode if opened else "incremental" if position or leaves else "initial"
     pending = _pending(connection, one, position, newest, opened) if counted else 0
     told = {} if opened is None else {
@@ -86,24 +120,8 @@ def _standing(connection: Connection, one: Known, name: str, at: Any, refused: A
         "unresolved": opened.claimed != opened.acknowledged, "opened_at": opened.opened_at}
     return Standing(name, one.key, mode, position, newest, pending, refused.users if refused else 0,
                     refused.next_try if refused else None, refused.since if refused else None,
-                    at.settled_at if at else None, _as_of(connection, one, position),
-                    _oldest(connection, one, position, newest), leaves, **told)
-
-
-def _as_of(connection: Connection, one: Known, number: int) -> datetime | None:
-    mine = (runs.c.computation_id == one.computation_id, runs.c.number == number)
-    found: datetime | None = connection.execute(select(runs.c.as_of).where(*mine)).scalar()
-    return found
-
-
-def _oldest(connection: Connection, one: Known, position: int, newest: int) -> datetime | None:
-    """The instant of the oldest run that changed something the destination was not told."""
-    if position == newest:
-        return None
-    changed = (runs.c.computation_id == one.computation_id, runs.c.number > min(position, newest),
-               runs.c.status == "done", runs.c.changed > 0)
-    found: datetime | None = connection.execute(select(func.min(runs.c.as_of)).where(*changed)).scalar()
-    return found
+                    at.settled_at if at else None, seen.as_of[place].as_of if place in seen.as_of else None,
+                    oldest, leaves, **told)
 
 
 def _pending(connection: Connection, one: Known, position: int, newest: int, opened: Any) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import groupby
 from typing import NamedTuple
@@ -98,10 +98,10 @@ class Agenda:
 
     def _look(self) -> _Look:
         everything = syncs.open_syncs(self.store, self.destination)
-        positions = known_positions(self.store, self.destination)
         asked = {audience.key for audience in self.audiences}
         if self.farewells:
             asked |= set(decisions.farewells(self.store, self.destination))
+        positions = known_positions(self.store, self.destination)
         found = runs.latest(self.store, asked | {span.key for sync in everything for span in sync.spans})
         mine = {known.computation_id for key, known in found.items() if key in asked}
         busy = {span.computation_id for sync in everything for span in sync.spans}
@@ -226,7 +226,8 @@ class Agenda:
         if mode == "backfill":
             to_run, as_of = from_run, runs.instant_of(self.store, known.computation_id, from_run)
         if ready.leaves:
-            shape = farewell(self.store, self.destination, known, as_of)
+            # neither ever changes; said for one that goes along without anybody to be told
+            shape = replace(farewell(self.store, self.destination, known, as_of), key=known.key, id_kind=id_kind)
         else:
             audience = next(audience for audience in self.audiences if audience.key == known.key)
             shape = envelope(self.project.name, audience, id_kind, as_of)
