@@ -35,6 +35,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
 """Every command by its name: the module it lives in, and its help in one line, so that the list imports nothing."""
 
 
+LENIENT = ("look", "acts", "decide")
+"""The modules whose commands work also while some files have mistakes."""
+
+
 class Commands(click.Group):
     """A group that imports a command when it is called, and ends every error with one message and its exit code."""
 
@@ -92,7 +96,7 @@ class Commands(click.Group):
 @click.pass_context
 def cli(ctx: click.Context, directory: str) -> None:
     """Keeps audiences, written as SQL, in step with the tools that talk to customers."""
-    ctx.obj = Session(directory)
+    ctx.obj = Session(directory, lenient=COMMANDS.get(ctx.invoked_subcommand or "", ("", ""))[0] in LENIENT)
 
 
 def run() -> None:

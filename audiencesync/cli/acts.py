@@ -10,7 +10,7 @@ import click
 from audiencesync.cli import options
 from audiencesync.cli.context import Session
 from audiencesync.cli.subjects import Subject, resume_destination, subject_of, who
-from audiencesync.errors import StateUnavailable, UsageError
+from audiencesync.errors import ProjectError, StateUnavailable, UsageError
 
 if TYPE_CHECKING:
     from audiencesync.store.connect import Store
@@ -84,7 +84,8 @@ def _pause_everything(session: Session, reason: str) -> str:
             path.write_text(f"{reason or 'no reason given'} ({who()})\n", encoding="utf-8")
         except OSError as denied:
             raise UsageError(f"the state cannot be used, and {path} cannot be written: {denied.strerror}") from error
-        return (f"the state cannot be used now, so the file {path} pauses everything that runs from this folder: "
+        what = "the project's files" if isinstance(error, ProjectError) else "the state"
+        return (f"{what} cannot be used now, so the file {path} pauses everything that runs from this folder: "
                 f"nothing is computed and nothing is sent until: {RESUME_ALL}")
     return f"nothing is computed and nothing is sent any more, anywhere, until: {RESUME_ALL}"
 

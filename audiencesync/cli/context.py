@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class Session:
     """One command's run: where the project is, how to answer, and everything else when it is asked for."""
 
-    def __init__(self, directory: str) -> None:
-        self._directory = directory
+    def __init__(self, directory: str, *, lenient: bool = False) -> None:
+        self._directory, self._lenient = directory, lenient
         self.output = "text"
         self.empty: Mapping[str, object] = {}
         """What the JSON document holds when the command could not begin."""
@@ -39,11 +39,25 @@ class Session:
 
     @cached_property
     def project(self) -> Project:
-        """The project, read now; raises ProjectError."""
-        from audiencesync.destinations import registry
-        from audiencesync.project import load
+        """The project, read now; raises ProjectError.
 
-        return load(self.directory, registry=registry())
+        A lenient command, which looks or decides, goes on without the files that have a mistake, and says so: it must
+        work at the very moment when somebody broke one.
+        """
+        from audiencesync.destinations import registry
+        from audiencesync.project import load, survey
+
+        if not self._lenient:
+            return load(self.directory, registry=registry())
+        found = survey(self.directory, registry=registry())
+        if found.project is None:
+            from audiencesync.errors import ProjectError
+
+            raise ProjectError(found.problems)
+        for problem in found.problems:
+            if problem.severity == "error":
+                click.echo(f"{problem}\n       = this file is left out here", err=True)
+        return found.project
 
     @property
     def zone(self) -> tzinfo:
@@ -84,13 +98,16 @@ class Session:
     @contextmanager
     def reading(self) -> Iterator[Store]:
         """The state as it is, never made nor migrated; an empty one in its place where there is none yet."""
-        from audiencesync.errors import UsageError
+        from audiencesync.errors import StateUnavailable, UsageError
         from audiencesync.store.connect import Store
         from audiencesync.store.migrate import check
 
-        store = Store.open(self.project.state if state_exists(self.project.state) else "sqlite://", create=False)
+        there = state_exists(self.project.state)
+        store = Store.open(self.project.state if there else "sqlite://", create=False)
         try:
             state = check(store)
+            if state == "empty" and self.project.state_must_exist:
+                raise StateUnavailable(_MISSING)
             if state == "behind":
                 raise UsageError("the state was written by an older version; run: audiencesync db upgrade")
             if state == "empty":
@@ -135,7 +152,7 @@ def opened(url: str, *, must_exist: bool) -> Store:
         empty = must_exist and check(store) == "empty"
         if not empty:
             upgrade(store)
-    except BaseException:
+    except BaseException:  # whatever it was, the connections are given back before it goes on
         store.close()
         raise
     if empty:

@@ -83,7 +83,10 @@ class AlertChannel:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """Everything audiencesync.yml and the .sql files say, checked."""
+    """Everything audiencesync.yml and the .sql files say, checked.
+
+    `broken` are files that were left out for their mistakes, so that nobody takes what they define for gone.
+    """
 
     root: Path
     name: str
@@ -96,6 +99,7 @@ class Project:
     state_must_exist: bool = False
     retention: timedelta = timedelta(days=90)
     alerts: tuple[AlertChannel, ...] = ()
+    broken: tuple[str, ...] = ()
 
 
 class Chunk(NamedTuple):

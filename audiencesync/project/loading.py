@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from audiencesync.errors import Problem, ProjectError
@@ -73,7 +73,8 @@ def survey(root: Path, *, registry: Registry, environment: Mapping[str, str] | N
         return Survey(None, problems, broken)
     audiences = tuple(one.audience for one in definitions if one.audience.path not in broken)
     made = {name: destination for name, destination in (destinations or {}).items() if destination}
-    return Survey(_project(settings, root, audiences, made, problems), problems, broken)
+    project = _project(settings, root, audiences, made, problems)
+    return Survey(replace(project, broken=tuple(sorted(map(str, broken)))), problems, broken)
 
 
 def _project(settings: ProjectFile, root: Path, audiences: tuple[Audience, ...],

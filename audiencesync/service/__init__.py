@@ -16,16 +16,18 @@ from pathlib import Path
 
 from audiencesync import clock, meter
 from audiencesync.errors import LeaseHeld, StateUnavailable
-from audiencesync.model import Destination
+from audiencesync.model import Destination, Project
 from audiencesync.project import survey
 from audiencesync.service.alarms import Alarms
 from audiencesync.service.definitions import Definitions
+from audiencesync.service.metrics import Facts, Metrics
 from audiencesync.service.pages import Vitals, pages
 from audiencesync.service.work import Compute, Tell
 from audiencesync.service.workers import Worker
 from audiencesync.store import housekeeping, leases, migrate
 from audiencesync.store.connect import Store
 from audiencesync.store.leases import this_process
+from audiencesync.store.told import Told
 from audiencesync.sync.due import scheduled
 from audiencesync.sync.standing import overview
 
@@ -83,11 +85,9 @@ class Service:
         Raises UsageError for what must be mended first, and StateUnavailable where the state must exist and does not.
         """
         with ExitStack() as stack:
-            self.store = self._wait_for_state(opened)
-            if self._ending.is_set():
-                return
-            stack.callback(self.store.close)
             stack.enter_context(self._listening())
+            self.store = self._wait_for_state(opened)
+            stack.callback(self.store.close)
             self._begin()
             LOGGER.info("serving", extra={"audiences": len(self.definitions.project.audiences),
                                           "destinations": len(self.definitions.project.destinations)})
@@ -115,18 +115,22 @@ class Service:
     def _listening(self) -> ExitStack:
         """Answer probes and scrapers for as long as the block lasts, and count what leaves."""
         from audiencesync.service.listener import Listener
-        from audiencesync.service.metrics import Metrics
 
         stack = ExitStack()
         if self._listen is None:
             return stack
-        metrics = Metrics(lambda: self._vitals.facts(overview(self.definitions.project, self.store)))
+        metrics = Metrics(self._facts)
         meter.install(metrics)
         stack.callback(meter.install, None)
         listener = self._vitals.open(Listener, self._listen, pages(self._vitals, metrics), strictly=self._strictly)
         stack.callback(listener.close)
         LOGGER.info("listening", extra={"url": listener.url})
         return stack
+
+    def _facts(self) -> Facts:
+        if not hasattr(self, "store"):
+            raise StateUnavailable("the state is waited for")
+        return self._vitals.facts(overview(self.definitions.project, self.store))
 
     def _begin(self) -> None:
         self._vitals.clockwork.start()
@@ -227,7 +231,6 @@ class Service:
         self._alarms.tell_of_state(project.alerts, self._vitals.state_trouble())
         if not project.alerts:
             return WATCH
-        unsure = frozenset({"late"}) if clock.monotonic() < self._began + UNSURE else frozenset()
         try:
             lease = leases.acquire(self.store, "alerts:all", holder=self.holder, life=timedelta(minutes=2))
         except LeaseHeld:
@@ -235,10 +238,28 @@ class Service:
         try:
             seen = overview(project, self.store, counted=False)
             self._alarms.tell(self.store, project.alerts, (*seen.troubles, *self.definitions.troubles),
-                              host=self._vitals.host, unsure=unsure)
+                              self._sure_of(project))
         finally:
             leases.release(self.store, lease)
         return WATCH
+
+    def _sure_of(self, project: Project) -> Callable[[Told], bool]:
+        """Whether this process can know that a trouble lasts or is over.
+
+        It cannot of mistakes in another host's files, of audiences whose file is broken here, and of lateness while it
+        only begins to catch up.
+        """
+        defined = {audience.key for audience in project.audiences}
+        catching_up = clock.monotonic() < max(self._began, self._vitals.returned) + UNSURE
+
+        def sure(one: Told) -> bool:
+            if one.kind == "definitions":
+                return one.what.endswith(f" on {self._vitals.host}")
+            if one.kind == "late" and catching_up:
+                return False
+            return not (project.broken and one.key and one.key not in defined)
+
+        return sure
 
     def _tidy(self) -> float:
         housekeeping.tidy(self.store, self.definitions.project.retention)

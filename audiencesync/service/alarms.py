@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from audiencesync import clock
@@ -11,6 +11,7 @@ from audiencesync.errors import DeliveryError
 from audiencesync.model import AlertChannel, Trouble
 from audiencesync.store import told
 from audiencesync.store.connect import Store
+from audiencesync.store.told import Told
 
 LOGGER = logging.getLogger(__name__)
 
@@ -33,23 +34,22 @@ class Alarms:
     _failures: dict[str, int] = field(default_factory=dict)
     _not_before: dict[str, float] = field(default_factory=dict)
 
-    def tell(self, store: Store, channels: Iterable[AlertChannel], troubles: Iterable[Trouble], *, host: str,
-             unsure: frozenset[str] = frozenset()) -> None:
-        """Bring each channel up to date with the troubles that call somebody, but for kinds nobody can be sure of yet.
+    def tell(self, store: Store, channels: Iterable[AlertChannel], troubles: Iterable[Trouble],
+             sure: Callable[[Told], bool]) -> None:
+        """Bring each channel up to date with the troubles that call somebody.
 
-        Mistakes in files are of one `host`: those of others are none of this process's business.
+        `sure` says of a trouble that is told, or would be, whether this process can know that it lasts or is over.
         """
-        open_now = {(one.kind, one.what): one for one in troubles if one.calls_somebody}
+        open_now = {(one.kind, one.what): one for one in troubles if one.calls_somebody and sure(_as_told(one))}
         for channel in channels:
-            known = {subject for subject in told.subjects(store, channel.name) if subject[0] not in unsure
-                     and (subject[0] != "definitions" or subject[1].endswith(f" on {host}"))}
-            wanted = {subject: one for subject, one in open_now.items() if one.kind in {*channel.on} - unsure}
-            for subject in wanted.keys() - known:
+            known = {(one.kind, one.what): one for one in told.troubles(store, channel.name) if sure(one)}
+            wanted = {subject: one for subject, one in open_now.items() if one.kind in channel.on}
+            for subject in wanted.keys() - known.keys():
                 if self._send(channel, wanted[subject], recovered=False):
-                    told.remember(store, channel.name, *subject)
-            for subject in known - wanted.keys():
-                if self._send(channel, _over(subject), recovered=True):
-                    told.forget(store, channel.name, *subject)
+                    told.remember(store, channel.name, wanted[subject])
+            for subject in known.keys() - wanted.keys():
+                if self._send(channel, _over(known[subject]), recovered=True):
+                    told.forget(store, channel.name, known[subject])
 
     def tell_of_state(self, channels: Iterable[AlertChannel], trouble: Trouble | None) -> None:
         """The same for the state itself, which is away now, or no more."""
@@ -62,7 +62,7 @@ class Alarms:
                 if self._send(channel, open_now[subject], recovered=False):
                     self.unstored[channel.name, subject] = open_now[subject]
             for subject in known - open_now.keys():
-                if self._send(channel, _over(subject), recovered=True):
+                if self._send(channel, _over(Told(*subject, "", "")), recovered=True):
                     del self.unstored[channel.name, subject]
 
     def _send(self, channel: AlertChannel, trouble: Trouble, *, recovered: bool) -> bool:
@@ -86,5 +86,9 @@ class Alarms:
         return True
 
 
-def _over(subject: Subject) -> Trouble:
-    return Trouble(subject[0], subject[1], "it is well again", "nothing is to be done")
+def _as_told(trouble: Trouble) -> Told:
+    return Told(trouble.kind, trouble.what, trouble.key, trouble.destination)
+
+
+def _over(one: Told) -> Trouble:
+    return Trouble(one.kind, one.what, "it is over", "nothing is to be done", key=one.key, destination=one.destination)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from audiencesync.errors import Problem, ProjectError, UsageError
 from audiencesync.model import Audience, Trouble
-from audiencesync.project import Survey, signature
+from audiencesync.project import Survey, check_sql, dialect_of, signature
 
 LOGGER = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Definitions:
     def __init__(self, root: Path, survey: Callable[[], Survey]) -> None:
         self._root, self._survey = root, survey
         self._seen = self._still = signature(root)
-        found = survey()
+        found = _with_sql(survey(), ())
         if found.project is None:
             raise ProjectError(found.problems)
         self.project = found.project
@@ -48,7 +48,7 @@ class Definitions:
         if not now and (found == self._seen or found != self._still):
             self._still = found
             return None
-        read = self._survey()
+        read = _with_sql(self._survey(), self.project.audiences)
         if signature(self._root) != found:
             return None  # written while they were read: the next look sees to it
         self._seen = self._still = found
@@ -99,6 +99,22 @@ class Definitions:
                              extra={"file": one.what, "mistake": one.why})
         for what in before.keys() - {one.what for one in self.troubles}:
             LOGGER.info("a definition file is mended", extra={"file": what})
+
+
+def _with_sql(read: Survey, known: Sequence[Audience]) -> Survey:
+    """What was read, without the audiences whose SQL is none; those `known` already are not looked at again."""
+    if read.project is None:
+        return read
+    fresh = [audience for audience in read.project.audiences if audience not in known]
+    dialect = dialect_of(read.project.source.url)
+    found = {audience.path: wrong for audience in fresh
+             if (wrong := [one for one in check_sql(audience, dialect) if one.severity == "error"])}
+    if not found:
+        return read
+    broken = read.broken | found.keys()
+    project = replace(read.project, broken=tuple(sorted(map(str, broken))), audiences=tuple(
+        audience for audience in read.project.audiences if audience.path not in found))
+    return Survey(project, (*read.problems, *(one for wrong in found.values() for one in wrong)), broken)
 
 
 def _trouble(problem: Problem, what: str, before: dict[str, Trouble]) -> Trouble:

@@ -15,6 +15,7 @@ from audiencesync.service.listener import Listener, Page
 from audiencesync.service.metrics import AudienceFacts, DestinationFacts, Facts, Metrics, StandingFacts
 from audiencesync.service.slots import Clockwork
 from audiencesync.store.accounts import EVERYTHING
+from audiencesync.sync.blocked import stop_file
 from audiencesync.sync.due import zone_of
 from audiencesync.sync.standing import Overview
 
@@ -34,6 +35,8 @@ class Vitals:
         self.clockwork = Clockwork()
         self.host = socket.gethostname()
         self.state = "not asked yet"
+        self.returned = 0.0
+        """When the state last came back."""
         self._answered = clock.monotonic()
         self._away: tuple[float, datetime, str] | None = None
         self._lock = threading.Lock()
@@ -71,6 +74,8 @@ class Vitals:
         """Take note of an answer; whether it is the first one again."""
         with self._lock:
             self._answered, away, self._away = clock.monotonic(), self._away, None
+            if away is not None:
+                self.returned = self._answered
             return away is not None
 
     def state_trouble(self) -> Trouble | None:
@@ -97,7 +102,7 @@ class Vitals:
     def facts(self, seen: Overview) -> Facts:
         """What the state says, for a scrape."""
         paused = {name for name, door in seen.doors.items() if door.paused_at is not None}
-        everything = EVERYTHING in paused
+        everything = EVERYTHING in paused or bool(stop_file(seen.project.root))
         still = {one.key for one in seen.known if one.paused_at is not None}
         troubles: dict[str, int] = {}
         for one in seen.troubles:

@@ -135,6 +135,8 @@ alerts = Table(
     Column("channel", Text, primary_key=True),
     Column("kind", Text, primary_key=True),
     Column("subject", Text, primary_key=True),
+    Column("key", Text, nullable=False),
+    Column("destination", Text, nullable=False),
     Column("told_at", Instant, nullable=False),
 )
 

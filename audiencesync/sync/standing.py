@@ -53,7 +53,8 @@ def overview(project: Project, store: Store, *, counted: bool = True) -> Overvie
     defined = {audience.key: audience for audience in project.audiences}
     goes_to = {audience.key: audience.destinations for audience in project.audiences}
     keys = {one.key for one in found}
-    gone = frozenset(one.key for one in found if one.key not in defined and one.retired_at is None)
+    gone = frozenset(one.key for one in found if one.key not in defined and one.retired_at is None
+                     and not project.broken)
     leaving = {name: decisions.farewells(store, name) for name in project.destinations}
     everywhere = {one.key: list(dict.fromkeys([*goes_to.get(one.key, ()),
                                                *(name for name, keys in leaving.items() if one.key in keys)]))

@@ -47,7 +47,7 @@ def troubles(seen: Overview) -> Iterator[Trouble]:
     for name in seen.project.destinations:
         yield from _late(seen, name)
     for left in seen.taken:
-        if left.key not in seen.gone:
+        if left.key in seen.defined:
             yield Trouble("taken", f"{left.key} at {left.destination}",
                           f"the audience goes there no more, and {counted(left.members, 'member')} still hold true",
                           f"audiencesync retire {left.key} --destination {left.destination} --clear",
@@ -60,10 +60,10 @@ def _of_everything(seen: Overview) -> Iterator[Trouble]:
         yield Trouble("paused", "everything", why, RESUME_ALL)
     if door is not None and door.paused_at is not None:
         yield Trouble("paused", "everything", paused_by_all(door.pause_reason), RESUME_ALL, since=door.paused_at)
-    for beat in seen.services:
-        if not beat.alive:
-            yield Trouble("service", f"the service {beat.name}", "it has not been heard of since",
-                          "start it again: audiencesync serve", since=beat.until)
+    if seen.services and not any(beat.alive for beat in seen.services):
+        last = max(seen.services, key=lambda beat: beat.until)
+        yield Trouble("service", f"the service {last.name}", "it fell silent, and no other serves this project",
+                      "start it again: audiencesync serve", since=min(last.until, seen.now))
 
 
 def _of_destination(seen: Overview, door: Door) -> Iterator[Trouble]:
@@ -101,7 +101,7 @@ def _of_audiences(seen: Overview) -> Iterator[Trouble]:
         if one.retired_at is not None:
             if one.key in seen.defined:
                 yield Trouble("retired", what, "it is retired, and its file is still there",
-                              f"delete {seen.defined[one.key].path}, or give it another key:", key=one.key)
+                              f"delete {seen.defined[one.key].path}, or give it another key", key=one.key)
             continue
         if one.paused_at is not None:
             yield Trouble("paused", what, f"paused: {one.pause_reason or 'no reason given'}",
@@ -135,6 +135,9 @@ def _of_sync(seen: Overview, one: Standing, *, first: bool) -> Iterator[Trouble]
     elif hold is not None:
         kind, why, help_ = held(one.key, one.destination, hold)
         yield at(kind, why=why, help=help_, since=one.oldest_unsent)
+    elif one.leaves and one.destination in _destinations_of(seen, one.key):
+        yield at("retired", why="it is retired there and told no more, though its file still names the destination",
+                 help=f"take {one.destination} out of the file's destinations")
     elif one.pending and one.sync is None:
         yield at("pending", why=f"{counted(one.pending, 'call')} due", help=AGAIN, since=one.oldest_unsent)
     if one.rejected:
@@ -143,6 +146,11 @@ def _of_sync(seen: Overview, one: Standing, *, first: bool) -> Iterator[Trouble]
                  why=f"{counted(one.rejected, 'user')} refused", since=one.refused_since, until=one.next_try,
                  help=f"audiencesync rejected --destination {one.destination}; every sync tries them again",
                  leaving=leaving)
+
+
+def _destinations_of(seen: Overview, key: str) -> tuple[str, ...]:
+    """The destinations that an audience's file names."""
+    return seen.defined[key].destinations if key in seen.defined else ()
 
 
 def _late(seen: Overview, name: str) -> Iterator[Trouble]:

@@ -32,6 +32,8 @@ def upgrade() -> None:
         sa.Column("channel", sa.Text(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("subject", sa.Text(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("destination", sa.Text(), nullable=False),
         sa.Column("told_at", MOMENT, nullable=False),
         sa.PrimaryKeyConstraint("channel", "kind", "subject", name=op.f("pk_alerts"))
     )
