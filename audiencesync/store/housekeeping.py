@@ -5,12 +5,26 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
-from sqlalchemy import Connection, Row, Select, and_, delete, exists, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, not_, or_, select, tuple_
 
 from audiencesync.store import slots as slots_of
+from audiencesync.store.accounts import NEW_ACCOUNT
 from audiencesync.store.connect import Store
-from audiencesync.store.tables import acts, computations, leases, memberships, positions, runs, slots, spans, syncs
+from audiencesync.store.content import as_of
+from audiencesync.store.tables import (
+    acts,
+    computations,
+    decisions,
+    leases,
+    memberships,
+    positions,
+    runs,
+    slots,
+    spans,
+    syncs,
+)
 
 LOGGER = logging.getLogger(__name__)
 
@@ -18,7 +32,18 @@ SLOT = "housekeeping"
 """The name under which the day's tidying is claimed, so that one process does it."""
 
 BATCH = 5000
-"""Rows deleted in one transaction, so that nobody waits long for it."""
+"""Rows looked at in one transaction, so that nobody waits long for it."""
+
+
+class Needs(NamedTuple):
+    """What may still be asked of a computation: from the run `floor` on everything, and who was told as of `told`.
+
+    `needed` is the first run whose row is asked for.
+    """
+
+    floor: int
+    needed: int
+    told: tuple[int, ...]
 
 
 def tidy(store: Store, retention: timedelta) -> dict[str, int]:
@@ -27,11 +52,19 @@ def tidy(store: Store, retention: timedelta) -> dict[str, int]:
         now = store.now(connection)
     today = now.replace(hour=0, minute=0, second=0, microsecond=0)
     last = slots_of.newest(store, SLOT)
-    if (last is not None and last.at >= today) or not slots_of.claim(store, SLOT, today, now)[1]:
+    if (last is not None and last.at >= today) or not _claim(store, today, now):
         return {}
     gone = forget(store, now - retention)
     LOGGER.info("housekeeping done", extra={name: count for name, count in gone.items() if count})
     return gone
+
+
+def _claim(store: Store, today: datetime, now: datetime) -> bool:
+    """Whether nobody else came first."""
+    mine = store.backend.add(slots).values(schedule=SLOT, at=today, as_of=now)
+    counted = {"preserve_rowcount": True}  # otherwise psycopg's count of an INSERT is thrown away
+    with store.write() as connection:
+        return connection.execute(mine, execution_options=counted).rowcount == 1
 
 
 def forget(store: Store, before: datetime) -> dict[str, int]:
@@ -41,91 +74,108 @@ def forget(store: Store, before: datetime) -> dict[str, int]:
         known = connection.execute(select(computations.c.id)).scalars().all()
     for computation in known:
         with store.read() as connection:
-            floor, needed = _floors(connection, computation, before)
-        gone["memberships"] += _forget_memberships(store, computation, floor)
-        gone["runs"] += _forget_runs(store, computation, needed, before)
+            needs = _needs(connection, computation, before)
+        gone["memberships"] += _forget_memberships(store, computation, needs)
+        gone["runs"] += _forget_runs(store, computation, needs, before)
+    gone["syncs"] = _forget_syncs(store, before)
+    kept = select(slots.c.schedule, func.max(slots.c.at)).group_by(slots.c.schedule)
+    # a destination's account is what it was last said to be, however long ago
+    said = select(func.max(acts.c.id)).where(acts.c.command == NEW_ACCOUNT).group_by(acts.c.subject)
     with store.write() as connection:
-        gone["syncs"] = _forget_syncs(connection, before)
-        kept = select(slots.c.schedule, func.max(slots.c.at)).group_by(slots.c.schedule)
         gone["slots"] = connection.execute(
             delete(slots).where(slots.c.at < before, tuple_(slots.c.schedule, slots.c.at).not_in(kept))).rowcount
-        gone["acts"] = connection.execute(delete(acts).where(acts.c.at < before)).rowcount
+        gone["acts"] = connection.execute(delete(acts).where(acts.c.at < before, acts.c.id.not_in(said))).rowcount
         gone["leases"] = connection.execute(delete(leases).where(leases.c.expires < before)).rowcount
     return gone
 
 
-def _floors(connection: Connection, computation: int, before: datetime) -> tuple[int, int]:
-    """The run up to which ended memberships may go, and the first run whose row is still needed.
+def _needs(connection: Connection, computation: int, before: datetime) -> Needs:
+    """Floors lie at or below every position and every open sync's beginning; the last good run is always needed.
 
-    Both lie at or below every position and every open sync's beginning; the last good run is always needed.
+    Of a destination where the computation was retired only who is told `true` there matters, in case it is cleared.
     """
-    stands = select(func.min(positions.c.run)).where(positions.c.computation_id == computation,
-                                                     positions.c.retired_at.is_(None))
+    mine = positions.c.computation_id == computation
+    stands = select(func.min(positions.c.run)).where(mine, positions.c.retired_at.is_(None))
     begins = (select(func.min(spans.c.from_run)).join(syncs, syncs.c.id == spans.c.sync_id)
               .where(spans.c.computation_id == computation, syncs.c.status == "open"))
-    newest = (select(func.max(runs.c.number)).where(runs.c.computation_id == computation, runs.c.status == "done"))
+    at = and_(positions.c.destination == decisions.c.destination, positions.c.computation_id == computation)
+    decided = (select(func.min(decisions.c.to_run)).outerjoin(positions, at)
+               .where(decisions.c.computation_id == computation, positions.c.retired_at.is_(None),
+                      decisions.c.to_run > func.coalesce(positions.c.run, 0)))
+    newest = select(func.max(runs.c.number)).where(runs.c.computation_id == computation, runs.c.status == "done")
     old = select(func.max(runs.c.number)).where(runs.c.computation_id == computation, runs.c.ended_at < before)
-    last = connection.execute(newest).scalar() or 0
-    low = [found for query in (stands, begins) if (found := connection.execute(query).scalar()) is not None]
-    needed = min([last, *low])
-    return min(needed, connection.execute(old).scalar() or 0), needed
+    told = select(positions.c.run).distinct().where(mine, positions.c.retired_at.is_not(None), positions.c.run > 0)
+    last, *low = (connection.execute(query).scalar() for query in (newest, stands, begins, decided))
+    needed = min([last or 0, *(run for run in low if run is not None)])
+    return Needs(min(needed, connection.execute(old).scalar() or 0), needed,
+                 tuple(sorted(connection.execute(told).scalars())))
 
 
-def _forget_memberships(store: Store, computation: int, floor: int) -> int:
-    """Delete ended stretches that nobody asks for, though never a user's newest one: former members stay known."""
+def _forget_memberships(store: Store, computation: int, needs: Needs) -> int:
+    """Delete ended stretches that nobody asks for; of each user who was a member up to the floor one row stays."""
     later = memberships.alias("later")
     newer = exists().where(later.c.computation_id == computation, later.c.user_id == memberships.c.user_id,
-                           later.c.since_run > memberships.c.since_run)
+                           later.c.since_run > memberships.c.since_run, later.c.since_run <= needs.floor)
+    over = and_(memberships.c.computation_id == computation, memberships.c.until_run <= needs.floor, newer,
+                *(not_(as_of(run)) for run in needs.told))
     gone = 0
-    for rows in _batches(store, select(memberships.c.user_id, memberships.c.since_run).where(
-            memberships.c.computation_id == computation, memberships.c.until_run <= floor, newer), floor):
-        mine = [and_(memberships.c.user_id == row.user_id, memberships.c.since_run == row.since_run) for row in rows]
-        with store.write() as connection:
-            for start in range(0, len(mine), 200):
-                gone += connection.execute(delete(memberships).where(
-                    memberships.c.computation_id == computation, or_(*mine[start:start + 200]))).rowcount
+    for part in _ranges(store, computation) if needs.floor else ():
+        with store.read() as connection:
+            some = connection.execute(select(memberships.c.user_id).where(over, part).limit(1)).first()
+        if some is not None:
+            with store.write() as connection:
+                gone += connection.execute(delete(memberships).where(over, part)).rowcount
     return gone
 
 
-def _batches(store: Store, query: Select[tuple[str, int]], floor: int) -> Iterator[list[Row[tuple[str, int]]]]:
-    """The rows of a query by user, some at a time, each time from behind the last."""
-    after: tuple[str, int] | None = None
-    while floor:
-        part = query.order_by(memberships.c.user_id, memberships.c.since_run).limit(BATCH)
-        if after is not None:
-            part = part.where(tuple_(memberships.c.user_id, memberships.c.since_run) > after)
+def _ranges(store: Store, computation: int) -> Iterator[ColumnElement[bool]]:
+    """A computation's memberships cut between users, so that each part is one short walk along the primary key."""
+    user, after = memberships.c.user_id, ""
+    query = select(user).where(memberships.c.computation_id == computation).order_by(user).offset(BATCH).limit(1)
+    while True:
         with store.read() as connection:
-            rows = list(connection.execute(part).all())
-        if not rows:
+            end = connection.execute(query.where(user > after)).scalar()
+        if end is None:
+            yield user > after
             return
-        yield rows
-        after = (rows[-1].user_id, rows[-1].since_run)
+        yield and_(user > after, user <= end)
+        after = end
 
 
-def _forget_runs(store: Store, computation: int, needed: int, before: datetime) -> int:
-    """Runs with which a membership began or ended stay: their instants are still asked for."""
-    mine = memberships.c.computation_id == computation
+def _forget_runs(store: Store, computation: int, needs: Needs, before: datetime) -> int:
+    """Runs with which a membership began or ended stay: their instants are still asked for. So does the newest.
+
+    One that failed is asked for only while it is the newest.
+    """
+    mine, old = runs.c.computation_id == computation, runs.c.ended_at < before
+    newest = select(func.max(runs.c.number)).where(mine).scalar_subquery()
     with store.read() as connection:
-        old = set(connection.execute(select(runs.c.number).where(
-            runs.c.computation_id == computation, runs.c.number < needed, runs.c.ended_at < before)).scalars())
-        for column in (memberships.c.since_run, memberships.c.until_run) if old else ():
-            old -= set(connection.execute(select(column).where(mine).distinct()).scalars())
-    gone = sorted(old)
-    for start in range(0, len(gone), 500):
+        gone = set(connection.execute(select(runs.c.number).where(
+            mine, old, runs.c.number < newest,
+            or_(runs.c.number < needs.needed, runs.c.status != "done"))).scalars())
+        for column in (memberships.c.since_run, memberships.c.until_run) if gone else ():
+            gone -= set(connection.execute(select(column).where(
+                memberships.c.computation_id == computation).distinct()).scalars())
+    found = sorted(gone - set(needs.told))
+    for start in range(0, len(found), 500):
         with store.write() as connection:
-            connection.execute(delete(runs).where(runs.c.computation_id == computation,
-                                                  runs.c.number.in_(gone[start:start + 500])))
-    return len(gone)
+            connection.execute(delete(runs).where(mine, runs.c.number.in_(found[start:start + 500])))
+    return len(found)
 
 
-def _forget_syncs(connection: Connection, before: datetime) -> int:
-    """The newest sync of each destination and computation stays: it knows what their bodies are made of."""
+def _forget_syncs(store: Store, before: datetime) -> int:
+    """The newest sync of each destination and computation stays: it knows what their bodies are made of.
+
+    So does the newest of all, as one of these, and no id is ever given twice.
+    """
     newest = (select(func.max(spans.c.sync_id)).join(syncs, syncs.c.id == spans.c.sync_id)
               .group_by(syncs.c.destination, spans.c.computation_id))
     old = select(syncs.c.id).where(syncs.c.status != "open", syncs.c.closed_at < before, syncs.c.id.not_in(newest))
-    found = connection.execute(old).scalars().all()
+    with store.read() as connection:
+        found = connection.execute(old).scalars().all()
     for start in range(0, len(found), 500):
         part = found[start:start + 500]
-        connection.execute(delete(spans).where(spans.c.sync_id.in_(part)))
-        connection.execute(delete(syncs).where(syncs.c.id.in_(part)))
+        with store.write() as connection:
+            connection.execute(delete(spans).where(spans.c.sync_id.in_(part)))
+            connection.execute(delete(syncs).where(syncs.c.id.in_(part)))
     return len(found)
