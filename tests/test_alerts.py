@@ -74,7 +74,7 @@ def test_slack_is_told_all_that_somebody_woken_at_night_needs() -> None:
 def test_what_is_over_asks_for_nothing() -> None:
     lines = slack(replace(HELD, leaving=True, oldest_unsent=None), recovered=True).splitlines()
     assert lines[0] == ":large_green_circle: *shop*: audience at_risk at segment (recovered)"
-    assert lines[1] == "*It was*: 4,000 of 9,000 would exit, more than 30%"
+    assert lines[1] == "*Now*: 4,000 of 9,000 would exit, more than 30%"
     assert "*Bytes are leaving*: yes" in lines
     assert "*Oldest unsent change*: none" in lines
     assert not [line for line in lines if "Next" in line]

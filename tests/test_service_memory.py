@@ -50,7 +50,7 @@ def test_memory_is_flat_over_a_thousand_scheduled_runs(monkeypatch: pytest.Monke
             compute.look()
             tell.look()
             if number % 100 == 0:
-                service._watch()
+                service.house.watch()
             now += timedelta(hours=3)
             if number == 300:
                 early = _resident_kb()

@@ -145,11 +145,11 @@ def test_a_week_with_a_destination_down_for_a_day_a_slow_and_a_healthy_one(
         upgrade(store)
         service = Service(shop.root, dict(registry()), listen=None)
         service.store = Store(store.engine, clock=lambda: week.now)
-        service._began -= 1000.0
+        service.house.began -= 1000.0
         looks: dict[tuple[str, str], Any] = {
             ("schedule", "every 2h to 3h"): workers.Compute(service, "every 2h to 3h").look,
             **{("destination", name): workers.Tell(service, name).look for name in ("healthy", "slow", "down")},
-            ("house", "alarms"): lambda: 60 * service._watch()}
+            ("house", "alarms"): lambda: 60 * service.house.watch()}
         for place, look in looks.items():
             week.add(place[1], look)
             service._workers[place] = _Waked(week, place[1])  # type: ignore[assignment]

@@ -54,15 +54,14 @@ def _slack(trouble: Trouble, *, recovered: bool, project: str, now: datetime) ->
     sign, word = (":large_green_circle:", "recovered") if recovered else (":red_circle:", trouble.kind)
     yield f"{sign} *{_mrkdwn(project, _PROJECT)}*: {_mrkdwn(trouble.what, _WHAT)} ({_mrkdwn(word, _KIND)})"
     yield f"*{'Now' if recovered else 'Cause'}*: {_mrkdwn(trouble.why, _WHY)}"
-    if recovered:
-        return
     yield f"*Since*: {_moment(trouble.since, now)}"
     if trouble.until is not None:
         yield f"*Until*: {_moment(trouble.until, now)}"
     yield f"*Bytes are leaving*: {'yes' if trouble.leaving else 'no'}"
     unsent = trouble.oldest_unsent
     yield "*Oldest unsent change*: " + ("none" if unsent is None else f"{_age(now - unsent)} old")
-    yield f"*Next*: `{_mrkdwn(trouble.help.replace('`', chr(39)), _HELP)}`"
+    if not recovered:
+        yield f"*Next*: `{_mrkdwn(trouble.help.replace('`', chr(39)), _HELP)}`"
     yield f"*Runbook*: {_mrkdwn(page_of(trouble.kind), _NAME)}"
 
 

@@ -157,7 +157,7 @@ def _retired(session: Session, store: Store, known: Due, names: Sequence[str], r
     at = f"at {', '.join(where) or 'no destination'}"
     lines = [f"{key} is retired" + (f" {at}" if names else " for ever, and its key stays taken")]
     lines.append(f"the next audiencesync sync tells every member {at} that he left" if clear else
-                 f"destinations keep what they were told; audiencesync retire {key} --clear would tell all that they left")
+                 f"destinations keep what they were told; audiencesync retire {key} --clear tells all that they left")
     if path is not None and not names:
         lines.append(f"delete {path}, which is not run any more")
     return "\n".join(lines)

@@ -11,33 +11,29 @@ import logging
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import timedelta
 from pathlib import Path
 
 from audiencesync import clock, meter
-from audiencesync.errors import LeaseHeld, StateUnavailable
-from audiencesync.model import Destination, Project
+from audiencesync.errors import StateUnavailable
+from audiencesync.model import Destination
 from audiencesync.project import survey
 from audiencesync.service.alarms import Alarms
 from audiencesync.service.definitions import Definitions
+from audiencesync.service.house import House
 from audiencesync.service.metrics import Facts, Metrics
 from audiencesync.service.pages import Vitals, pages
 from audiencesync.service.work import Compute, Tell
 from audiencesync.service.workers import Worker
-from audiencesync.store import housekeeping, leases, migrate
+from audiencesync.store import leases
 from audiencesync.store.connect import Store
 from audiencesync.store.leases import this_process
-from audiencesync.store.told import Told
 from audiencesync.sync.due import scheduled
 from audiencesync.sync.standing import overview
 
 LOGGER = logging.getLogger(__name__)
 
-GLANCE, PULSE, WATCH, TIDY = 1.0, 5.0, 10.0, 3600.0
-"""Seconds between two looks at the files, two signs of life, two looks for troubles, two looks for what to forget."""
-
-UNSURE = 30.0
-"""Seconds after the start in which nothing is called late: it is being caught up with."""
+GLANCE = 1.0
+"""Seconds between two looks at the files."""
 
 
 class Service:
@@ -55,11 +51,10 @@ class Service:
         self._ending, self._hup = threading.Event(), threading.Event()
         self._reason = ""
         self._vitals = Vitals()
-        self._alarms = Alarms(self.definitions.project.name)
+        self.house = House(self, self._vitals, Alarms(self.definitions.project.name))
         self._workers: dict[tuple[str, str], Worker] = {}
         self._lock = threading.RLock()
         self.edited: set[str] = set()
-        self._began = clock.monotonic()
 
     # what signals ask for
 
@@ -136,9 +131,9 @@ class Service:
         self._vitals.clockwork.start()
         self._arrange()
         self._hire("house", "definitions", self._glance)
-        self._hire("house", "pulse", self._pulse)
-        self._hire("house", "alarms", self._watch)
-        self._hire("house", "housekeeping", self._tidy)
+        self._hire("house", "pulse", self.house.pulse)
+        self._hire("house", "alarms", self.house.watch)
+        self._hire("house", "housekeeping", self.house.tidy)
 
     def _finish(self) -> None:
         """End within the longest time that a request may still take."""
@@ -178,9 +173,15 @@ class Service:
                     self._workers[place].wake()
 
     def _hire(self, kind: str, name: str, look: Callable[[], float]) -> None:
-        worker = Worker(f"{kind} {name}", look, self._state_failed)
+        worker = Worker(f"{kind} {name}", look, self.house.state_failed)
         self._workers[kind, name] = worker
         worker.start()
+
+    def wake_all(self) -> None:
+        """Have everybody look now."""
+        with self._lock:
+            for worker in self._workers.values():
+                worker.wake()
 
     def wake(self, kind: str, name: str) -> None:
         """Have a worker look now."""
@@ -193,8 +194,6 @@ class Service:
         """Have the worker of a schedule woken at the slots that follow `anchor`."""
         self._vitals.follow(self.definitions.project, schedule, anchor, lambda: self.wake("schedule", schedule))
 
-    # keeping house
-
     def _glance(self) -> float:
         self._read_definitions(now=False)
         return GLANCE
@@ -205,62 +204,3 @@ class Service:
             if change is not None:
                 self.edited |= change.edited
                 self._arrange()
-
-    def _pulse(self) -> float:
-        """Show that this process lives, and that the state answers at the revision it should have."""
-        try:
-            leases.beat(self.store, holder=self.holder)
-            self._vitals.state = migrate.check(self.store)
-        except StateUnavailable as error:
-            self._state_failed(error)
-            return PULSE
-        if self._vitals.state_came_back():
-            LOGGER.info("the state answers again")
-            with self._lock:
-                for worker in self._workers.values():
-                    worker.wake()
-        return PULSE
-
-    def _state_failed(self, error: StateUnavailable) -> None:
-        if self._vitals.state_failed(error):
-            LOGGER.error("the state is away; it is asked again", extra={"reason": str(error)})
-
-    def _watch(self) -> float:
-        """Tell each channel of what began and what is over; while the state is away, of that alone."""
-        project = self.definitions.project
-        self._alarms.tell_of_state(project.alerts, self._vitals.state_trouble())
-        if not project.alerts:
-            return WATCH
-        try:
-            lease = leases.acquire(self.store, "alerts:all", holder=self.holder, life=timedelta(minutes=2))
-        except LeaseHeld:
-            return 1.0
-        try:
-            seen = overview(project, self.store, counted=False)
-            self._alarms.tell(self.store, project.alerts, (*seen.troubles, *self.definitions.troubles),
-                              self._sure_of(project))
-        finally:
-            leases.release(self.store, lease)
-        return WATCH
-
-    def _sure_of(self, project: Project) -> Callable[[Told], bool]:
-        """Whether this process can know that a trouble lasts or is over.
-
-        It cannot of mistakes in another host's files, of audiences whose file is broken here, and of lateness while it
-        only begins to catch up.
-        """
-        defined = {audience.key for audience in project.audiences}
-        catching_up = clock.monotonic() < max(self._began, self._vitals.returned) + UNSURE
-
-        def sure(one: Told) -> bool:
-            if one.kind == "definitions":
-                return one.what.endswith(f" on {self._vitals.host}")
-            if one.kind == "late" and catching_up:
-                return False
-            return not (project.broken and one.key and one.key not in defined)
-
-        return sure
-
-    def _tidy(self) -> float:
-        housekeeping.tidy(self.store, self.definitions.project.retention)
-        return TIDY
