@@ -254,6 +254,22 @@ def test_what_was_retired_can_be_cleared_however_much_later(store: Store) -> Non
     assert told_by(store, "incremental", span(store, "x", 1, 0)) == {"ann": False, "bob": False}
 
 
+@pytest.mark.parametrize("verdict", [APPROVED, DISCARDED])
+def test_what_was_decided_before_the_first_sync_stays_what_was_shown(store: Store, verdict: str) -> None:
+    for hour, members in enumerate((["ann", "bob"], ["bob"], ["bob"], ["ann"])):
+        record(store, "x", members, hour)
+    place(store, "a", "x", 4)
+    decisions.decide(store, "x", [("held", identity(store, "x"), Decision(1, 2, 0, verdict))], ACT)
+    place(store, "told since", "x", 4)
+    decisions.decide(store, "x", [("told since", identity(store, "x"), Decision(1, 2, 0, verdict))], ACT)
+
+    assert housekeeping.forget(store, ALWAYS)["memberships"] == 0
+    assert told_by(store, "initial", span(store, "x", 0, 1)) == {"ann": True, "bob": True}
+
+    place(store, "held", "x", 4)
+    assert housekeeping.forget(store, ALWAYS)["memberships"] == 1  # nobody asks for it any more
+
+
 # everything else that is over
 
 
