@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import resource
 import signal
 import time
 from collections.abc import Iterator
@@ -148,11 +149,13 @@ def test_files_are_read_again_and_a_broken_one_keeps_its_last_good_version(tmp_p
         assert "audiences/buyers.sql:2:1" in inbox.alerts[-1]["why"]
         shop.write("audiences/more.sql", BUYERS)
         service.until("run done", computation="more")
+        shop.write("audiences/buyers.sql", "SELEC user_id FRO orders\n")
+        service.until("a definition file has a mistake; its last good version stays in force", count=2)
         shop.write("audiences/buyers.sql", BUYERS + "LIMIT 60\n")
         service.until("run done", computation="buyers", count=2)
         wait_for(lambda: len(inbox.told("definitions")) == 2)
         assert inbox.told("definitions") == ["open", "recovered"]
-        assert len(service.said("a definition file has a mistake; its last good version stays in force")) == 1
+        assert service.said("run failed") == []
 
         (shop.root / "audiences/more.sql").unlink()
         service.until("definitions changed", removed="more")
@@ -190,6 +193,41 @@ def test_a_state_that_is_away_is_waited_for_and_nothing_is_lost(tmp_path: Path, 
             wait_for(lambda: ask(service, "/readyz")[0] == 200)
             assert ask(service, "/readyz")[0] == 200
             assert service.end() == 0
+
+
+def test_a_disk_that_is_full_stops_nothing_for_good_and_loses_nothing(tmp_path: Path) -> None:
+    with Recorder() as server, a_shop(tmp_path, f"sqlite:///{tmp_path / 'state.db'}", server) as shop, \
+            serving(shop) as service:
+        wait_for(lambda: len(server.told()) == 100)
+        full = max(path.stat().st_size for path in tmp_path.glob("state.db*"))
+        resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, (full, resource.RLIM_INFINITY))
+        shop.orders(*(f"late{number:05}" for number in range(5000)))
+        service.until("the state is away; it is asked again", seconds=60)
+        assert ask(service, "/readyz")[0] == 503
+        resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        wait_for(lambda: len(server.told()) == 5100, 60)
+        assert len(server.told()) == 5100
+        assert server.changed_message_ids() == []
+        assert len(service.said("the state is away; it is asked again")) == 1
+        assert service.end() == 0
+
+
+def test_a_second_service_without_a_broken_file_takes_nothing_for_over(tmp_path: Path) -> None:
+    with Recorder() as server, Inbox() as inbox, \
+            a_shop(tmp_path, "sqlite:///audiencesync.db", server, inbox=inbox,
+                   buyers="SELECT user_id FROM nowhere\n", others=BUYERS) as shop, serving(shop):
+        wait_for(lambda: inbox.told("failed"))
+        shop.write("audiences/buyers.sql", "/* audiencesync\nnmae: Buyers\n*/\n" + BUYERS)
+        wait_for(lambda: inbox.told("definitions"))
+        with serving(shop) as second:
+            second.until("serving")
+            time.sleep(12)
+            assert second.end() == 0
+        assert inbox.told("failed") == ["open"]
+        said = shop.run("status")
+        assert said.code == 0
+        assert "this file is left out here" in said.err
+        assert "its file is gone" not in said.out
 
 
 def test_a_service_may_start_before_its_state_and_ends_when_asked(tmp_path: Path) -> None:

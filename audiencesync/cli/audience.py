@@ -11,7 +11,7 @@ from audiencesync.report import moment, number, plain, run_row, stamp, table
 from audiencesync.schedule import show_duration
 from audiencesync.store.connect import Store
 from audiencesync.store.standings import Standing, standings
-from audiencesync.store.views import Known, Ran, history, movers
+from audiencesync.store.views import Acted, Known, Ran, acts_of, history, movers
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class Portrait:
     entered: tuple[int, list[str]] | None
     exited: tuple[int, list[str]] | None
     standings: tuple[Standing, ...]
+    acts: tuple[Acted, ...] = ()
 
 
 def portrait(store: Store, definition: Audience | None, known: Known | None) -> Portrait:
@@ -40,7 +41,8 @@ def portrait(store: Store, definition: Audience | None, known: Known | None) -> 
         definition, known, tuple(ran),
         (came, movers(store, known.computation_id, came, entered=True)) if came else None,
         (went, movers(store, known.computation_id, went, entered=False)) if went else None,
-        tuple(standings(store, [known], {known.key: definition.destinations if definition else ()})))
+        tuple(standings(store, [known], {known.key: definition.destinations if definition else ()})),
+        tuple(acts_of(store, known.key)))
 
 
 def run_document(ran: Ran) -> dict[str, object]:
@@ -88,6 +90,8 @@ def document(seen: Portrait) -> dict[str, object]:
         "paused": bool(seen.known and seen.known.paused_at), "members": last.members if last else 0,
         "runs": [run_document(ran) for ran in seen.runs], **sample,
         "destinations": [standing_document(one) for one in seen.standings],
+        "acts": [{"at": stamp(one.at), "who": one.who, "command": one.command, "reason": one.reason}
+                 for one in seen.acts],
     }
 
 
@@ -113,6 +117,9 @@ def text(seen: Portrait, zone: tzinfo) -> str:
         parts.append("\n".join(moved))
     if seen.standings:
         parts.append(standings_table(seen.standings))
+    if seen.acts:
+        parts.append("\n".join(f"{moment(one.at, zone)}  {plain(one.who)}: {plain(one.command)}"
+                               + (f" ({plain(one.reason)})" if one.reason else "") for one in seen.acts))
     return "\n\n".join(parts)
 
 

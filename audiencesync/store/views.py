@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, exists, func, sel
 from audiencesync.model import Run
 from audiencesync.store.connect import Store
 from audiencesync.store.leases import is_dead
-from audiencesync.store.tables import computations, destinations, leases, memberships, rejections, runs
+from audiencesync.store.tables import acts, computations, destinations, leases, memberships, rejections, runs
 
 
 class Ran(NamedTuple):
@@ -113,6 +113,23 @@ def _door(name: str, row: Any, busy_until: datetime | None) -> Door:
         return Door(name, busy_until=busy_until)
     return Door(name, row.fingerprint, row.paused_at, row.pause_reason, row.paused_by, row.retry_at, row.retry_reason,
                 busy_until)
+
+
+class Acted(NamedTuple):
+    """What somebody decided: when, who, what he typed, and why."""
+
+    at: datetime
+    who: str
+    command: str
+    reason: str | None
+
+
+def acts_of(store: Store, subject: str, *, limit: int = 10) -> list[Acted]:
+    """What people decided of an audience or a destination, newest first."""
+    query = (select(acts.c.at, acts.c.who, acts.c.command, acts.c.reason).where(acts.c.subject == subject)
+             .order_by(acts.c.id.desc()).limit(limit))
+    with store.read() as connection:
+        return [Acted(*row) for row in connection.execute(query)]
 
 
 @dataclass(frozen=True, slots=True)
