@@ -30,6 +30,9 @@ class Position(NamedTuple):
 NOWHERE = Position(0)
 """Where a destination stands that was told nothing."""
 
+NOTHING = Envelope("", "", "", "", "")
+"""What bodies are made of that were never sent."""
+
 
 def known_positions(store: Store, destination: str) -> Mapping[int, Position]:
     """The destination's positions by computation id."""
@@ -40,10 +43,13 @@ def known_positions(store: Store, destination: str) -> Mapping[int, Position]:
 
 
 def last_envelope(store: Store, destination: str, computation_id: int) -> Envelope:
-    """What the bodies of the newest sync of a computation to a destination were made of."""
+    """What the bodies of the newest sync of a computation to a destination were made of.
+
+    An empty one where there was none: nobody was told, so no body will be made of it.
+    """
     with store.read() as connection:
         frozen = connection.execute(
             select(spans.c.envelope).join(syncs, syncs.c.id == spans.c.sync_id)
             .where(syncs.c.destination == destination, spans.c.computation_id == computation_id)
-            .order_by(syncs.c.id.desc()).limit(1)).scalar_one()
-    return envelope_of(orjson.loads(frozen))
+            .order_by(syncs.c.id.desc()).limit(1)).scalar()
+    return NOTHING if frozen is None else envelope_of(orjson.loads(frozen))

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from audiencesync.model import Audience
+from audiencesync.report import counted
 from audiencesync.store import content, decisions, runs
 from audiencesync.store.connect import Store
 from audiencesync.store.decisions import APPROVED, DISCARDED, Decision
@@ -61,16 +62,16 @@ def why_held(guard: Mapping[str, object], net: Net, *, initial: bool = False) ->
     if initial:
         most = guard.get("max_initial")
         over = most is not None and net.entered > _users(most, net.entered)
-        return f"{net.entered:,} members would be told, more than max_initial {_shown(most)}" if over else ""
+        return f"{counted(net.entered, 'member')} would be told, more than max_initial {_shown(most)}" if over else ""
     most, few = guard.get("max_exit", MOST_EXITS), guard.get("min_exits", FEW_EXITS)
     if net.exited >= WHOLE and net.exited >= net.before:
         return f"all {net.before:,} members would exit"
     if most is not None and net.exited >= _users(few, net.before) and net.exited > _users(most, net.before):
-        return f"{net.exited:,} of {net.before:,} members would exit, more than max_exit {_shown(most)}"
+        return f"{net.exited:,} of {counted(net.before, 'member')} would exit, more than max_exit {_shown(most)}"
     most = guard.get("max_enter")
     share_of_nobody = isinstance(most, float) and not net.before
     if most is not None and not share_of_nobody and net.entered > _users(most, net.before):
-        return f"{net.entered:,} users would enter {net.before:,} members, more than max_enter {_shown(most)}"
+        return f"{counted(net.entered, 'user')} would enter {net.before:,}, more than max_enter {_shown(most)}"
     return ""
 
 
@@ -92,7 +93,7 @@ def target(store: Store, audience: Audience, known: runs.Due, position: int, dec
     """
     assert known.run is not None
     newest = Target(known.run.number, known.run.as_of)
-    why, net = _judged(store, audience.guard, known, position)
+    why, found = _judged(store, audience.guard, known, position)
     if not why:
         return newest
     said = verdict(store, known.computation_id, position, decision)
@@ -100,32 +101,32 @@ def target(store: Store, audience: Audience, known: runs.Due, position: int, dec
         if decision.to_run == known.run.number:
             return newest
         return Target(decision.to_run, runs.instant_of(store, known.computation_id, decision.to_run), aside=True)
-    return Target(known.run.number, known.run.as_of, hold=Hold(known.run.number, net, why, said == DISCARDED))
+    return Target(known.run.number, known.run.as_of, hold=Hold(known.run.number, found, why, said == DISCARDED))
 
 
 def verdict(store: Store, computation_id: int, position: int, decision: Decision | None) -> str:
     """What a person said of the change from this position; nothing where it is not the very one that he was shown."""
     if decision is None or not position < decision.to_run:
         return ""
-    shown = counted(store, computation_id, position, decision.to_run) == (decision.entered, decision.exited)
+    shown = net(store, computation_id, position, decision.to_run) == (decision.entered, decision.exited)
     return decision.verdict if shown else ""
 
 
 def _judged(store: Store, guard: Mapping[str, object], known: runs.Due, position: int) -> tuple[str, Net]:
     assert known.run is not None
     if not position:
-        net = Net(known.run.members, 0, 0)
-        return why_held(guard, net, initial=True), net
+        everybody = Net(known.run.members, 0, 0)
+        return why_held(guard, everybody, initial=True), everybody
     before = decisions.members_at(store, known.computation_id, position)
     # no net change is larger than the runs' own changes together, which are read at once
     largest = Net(*decisions.sums(store, known.computation_id, position, known.run.number), before)
     if not why_held(guard, largest):
         return "", largest
-    net = Net(*counted(store, known.computation_id, position, known.run.number), before)
-    return why_held(guard, net), net
+    exact = Net(*net(store, known.computation_id, position, known.run.number), before)
+    return why_held(guard, exact), exact
 
 
-def counted(store: Store, computation_id: int, from_run: int, to_run: int) -> tuple[int, int]:
+def net(store: Store, computation_id: int, from_run: int, to_run: int) -> tuple[int, int]:
     """Who entered and exited between two runs, counted once: what runs have found never changes."""
     key = (computation_id, from_run, to_run)
     if key not in store.counted:

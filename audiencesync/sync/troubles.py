@@ -149,8 +149,9 @@ def _of_sync(seen: Overview, one: Standing, *, first: bool) -> Iterator[Trouble]
 
 
 def _destinations_of(seen: Overview, key: str) -> tuple[str, ...]:
-    """The destinations that an audience's file names."""
-    return seen.defined[key].destinations if key in seen.defined else ()
+    """The destinations that the file of an audience names which goes on elsewhere."""
+    alive = any(one.key == key and one.retired_at is None for one in seen.known)
+    return seen.defined[key].destinations if alive and key in seen.defined else ()
 
 
 def _late(seen: Overview, name: str) -> Iterator[Trouble]:
