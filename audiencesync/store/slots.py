@@ -28,12 +28,14 @@ class Slot(NamedTuple):
 class Latest(NamedTuple):
     """An audience's newest run: as of when, whatever became of it, and what was tried in vain since.
 
-    `ended_at` is when the last of those `tries` ended.
+    `ended_at` is when the last of those `tries` ended. `definition` is the hash of what the newest run computed; None
+    where it failed.
     """
 
     as_of: datetime
     tries: int = 0
     ended_at: datetime | None = None
+    definition: str | None = None
 
 
 def newest(store: Store, schedule: str) -> Slot | None:
@@ -55,7 +57,8 @@ def claim(store: Store, schedule: str, at: datetime, as_of: datetime) -> tuple[S
 
 def latest(store: Store, key: str) -> Latest | None:
     """How an audience's newest runs stand; None when it was never run, and its instant is the last that counts."""
-    query = (select(runs.c.as_of, runs.c.status, runs.c.ended_at)
+    query = (select(runs.c.as_of, runs.c.status, runs.c.started_at, runs.c.ended_at,
+                     computations.c.definition_hash)
              .join(computations, computations.c.id == runs.c.computation_id)
              .where(computations.c.key == key).order_by(runs.c.number.desc()).limit(10))
     with store.read() as connection:
@@ -63,5 +66,9 @@ def latest(store: Store, key: str) -> Latest | None:
     tries = next((index for index, row in enumerate(rows) if row.status != UNAVAILABLE), len(rows))
     if not rows:
         return None
-    counts = rows[tries].as_of if tries < len(rows) else NEVER
-    return Latest(counts, tries, rows[0].ended_at if tries else None)
+    if tries == len(rows):
+        return Latest(NEVER, tries, rows[0].ended_at)
+    counts = rows[tries]
+    if counts.status != "done":  # a failure as of some day to come stands for nothing until then
+        return Latest(min(counts.as_of, counts.started_at), tries, rows[0].ended_at if tries else None)
+    return Latest(counts.as_of, tries, rows[0].ended_at if tries else None, None if tries else counts.definition_hash)

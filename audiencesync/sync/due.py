@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from audiencesync.errors import AudiencesyncError, Interrupted, LeaseHeld, LeaseLost, OlderRun
@@ -16,7 +16,8 @@ from audiencesync.schedule import after, longest_interval, newest_due
 from audiencesync.store import leases, runs, slots
 from audiencesync.store.connect import Store
 from audiencesync.sync.blocked import everything_paused
-from audiencesync.sync.compute import Computer, Errors, instant
+from audiencesync.sync.compute import Computer, Errors, definition_hash, instant
+from audiencesync.sync.kept import Kept
 
 LOGGER = logging.getLogger(__name__)
 
@@ -28,10 +29,13 @@ LIFE = timedelta(seconds=10)
 TAKEN = "another process took it over while this one slept; nothing of it was kept"
 
 TRIES = 5
-"""Attempts in one slot while the source is away; the last is remembered as failed."""
+"""Attempts in a row while the source is away; the last is remembered as failed, and the next slot begins anew."""
 
 FIRST_PAUSE = 1 / 100
 """The pause before the second attempt, as a part of the schedule's interval; each further one is twice as long."""
+
+NUDGE = timedelta(minutes=1)
+"""By how much a clock may be set back without a word."""
 
 
 @dataclass(slots=True)
@@ -63,13 +67,14 @@ class Desk:
     def work(self) -> Done:
         """Compute whatever is due now and nobody else is computing. Raises StateUnavailable."""
         done = Done()
-        if not everything_paused(self.store, self.project.root):
-            now = instant(self.store, None)
-            slot = self._slot(now)
-            due = [(audience, moment) for audience in self.audiences
-                   if (moment := self._moment(audience, slot, now, done)) is not None]
-            for moment in sorted({moment for _, moment in due}):
-                self._compute([audience for audience, at in due if at == moment], moment, slot, done)
+        if everything_paused(self.store, self.project.root):
+            return done
+        now = instant(self.store, None)
+        slot = self._slot(now)
+        due = [(audience, moment) for audience in self.audiences
+               if (moment := self._moment(audience, slot, now, done)) is not None]
+        for moment in sorted({moment for _, moment in due}):
+            self._compute([audience for audience, at in due if at == moment], moment, slot, done)
         done.later(self.next_slot())
         return done
 
@@ -79,18 +84,24 @@ class Desk:
         return None if anchor is None else after(self.schedule, anchor, zone_of(self.project))
 
     def anchor(self) -> datetime | None:
-        """The instant from which the next slot is counted: the last slot, before the first one the last run."""
+        """The instant from which the next slot is counted: the last slot, before the first one the last run.
+
+        Of several audiences it is the one whose last run is the oldest, so that none waits for the others' runs.
+        """
         last = slots.newest(self.store, self.schedule)
         if last is not None:
             return last.at
-        known = [slots.latest(self.store, audience.key) for audience in self.audiences]
-        return max((one.as_of for one in known if one is not None and one.as_of != slots.NEVER), default=None)
+        known = runs.latest(self.store, [audience.key for audience in self.audiences]).values()
+        ran = [slots.latest(self.store, one.key) for one in known if not (one.paused or one.retired)]
+        return min((one.as_of for one in ran if one is not None and one.as_of != slots.NEVER), default=None)
 
     def _slot(self, now: datetime) -> slots.Slot | None:
         """The slot in force, begun by this look where it is due and nobody began it."""
         last, anchor = slots.newest(self.store, self.schedule), self.anchor()
         at = newest_due(self.schedule, anchor, now, zone_of(self.project)) if anchor is not None else None
         if at is None:
+            if last is not None and last.as_of > now + NUDGE:
+                _say_clock_went_back(self.schedule, self.next_slot())
             return last
         slot, mine = slots.claim(self.store, self.schedule, at, now)
         if mine:
@@ -100,24 +111,41 @@ class Desk:
     def _moment(self, audience: Audience, slot: slots.Slot | None, now: datetime, done: Done) -> datetime | None:
         """As of when an audience is to be computed now; None when it is not due.
 
-        A new audience is due at once, one that was edited too. One whose source was away waits for its next attempt.
+        One whose source was away waits for its next attempt. After the clock went back everything waits until it has
+        caught up: no run lies in the future, and none before the last one.
         """
         known = runs.latest(self.store, [audience.key]).get(audience.key)
         if known is not None and (known.paused or known.retired):
             return None
         last = slots.latest(self.store, audience.key)
-        if last is not None and last.ended_at is not None:
-            retry = last.ended_at + self._pause(last.tries, now)
-            if now < retry:
-                done.later(retry)
-                return None
-        if last is None or last.as_of == slots.NEVER or audience.key in self.edited:
-            return now
-        return slot.as_of if slot is not None and last.as_of < slot.as_of else None
+        again = self._again(last, slot)
+        if again is not None and now < again:
+            done.later(again)
+            return None
+        moment = self._wanted(audience, last, slot, now)
+        if moment is None or (known is not None and known.run is not None and moment < known.run.as_of):
+            return None
+        if moment > now:
+            done.later(moment)
+            return None
+        return moment
 
-    def _pause(self, tries: int, now: datetime) -> timedelta:
-        interval = longest_interval(self.schedule, now, zone_of(self.project)) or timedelta(hours=2)
-        return interval * (FIRST_PAUSE * 2.0 ** min(tries - 1, TRIES))
+    def _wanted(self, audience: Audience, last: slots.Latest | None, slot: slots.Slot | None,
+                now: datetime) -> datetime | None:
+        """As of when its schedule wants it; a new audience is wanted at once, one that was edited too."""
+        edited = audience.key in self.edited and last is not None and last.definition != definition_hash(audience)
+        if last is None or last.as_of == slots.NEVER or edited:
+            return now
+        if slot is not None and last.as_of < slot.at:
+            return slot.as_of
+        return now if last.tries else None  # edited while the source was away
+
+    def _again(self, last: slots.Latest | None, slot: slots.Slot | None) -> datetime | None:
+        """When an audience is tried again whose source was away."""
+        if last is None or last.ended_at is None:
+            return None
+        interval = longest_interval(self.schedule, slot.at if slot else last.ended_at, zone_of(self.project))
+        return last.ended_at + (interval or timedelta(hours=2)) * (FIRST_PAUSE * 2.0 ** min(last.tries - 1, TRIES))
 
     def _compute(self, audiences: Iterable[Audience], moment: datetime, slot: slots.Slot | None, done: Done) -> None:
         from audiencesync.source import open_source
@@ -125,11 +153,9 @@ class Desk:
         with open_source(self.project.source) as source:
             computer: Computer | None = None
             for audience in audiences:
-                if self.interrupted():
-                    return
                 try:
                     with self._lease(audience.key) as lease:
-                        if self._moment(audience, slot, moment, Done()) is None:
+                        if self._moment(audience, slot, instant(self.store, None), Done()) is None:
                             continue  # another process has done it since
                         computer = computer or Computer.at(self.project, self.store, source, moment,
                                                            lambda: self.interrupted() or lease.lost)
@@ -138,13 +164,17 @@ class Desk:
                         run, errors = computer.run(audience, lease=lease.lease, retried=tried + 1 < TRIES)
                         done.runs.append(run)
                         done.errors += errors
+                        if run.status == slots.UNAVAILABLE:
+                            done.later(self._again(slots.latest(self.store, audience.key), slot))
                 except LeaseHeld:
                     continue
                 except (LeaseLost, OlderRun, Interrupted) as error:
                     ended = isinstance(error, Interrupted) and bool(self.interrupted())
                     why = str(error) if ended or isinstance(error, OlderRun) else TAKEN
                     LOGGER.warning("run given up", extra={"computation": audience.key, "reason": why})
-                    done.errors += [(error.exit_code, why)] if ended else []
+                    if ended:
+                        done.errors.append((error.exit_code, why))
+                        return
 
     @contextmanager
     def _lease(self, key: str) -> Iterator[Kept]:
@@ -160,39 +190,11 @@ class Desk:
                 LOGGER.warning("lease not given back", extra={"computation": key, "reason": str(error)})
 
 
-class Kept:
-    """A lease that a thread renews while its holder waits for the source; `lost` says that another process has it."""
-
-    def __init__(self, store: Store, lease: leases.Lease) -> None:
-        self.lease = lease
-        self.lost = False
-        self._store = store
-        self._ended = threading.Event()
-        self._thread: threading.Timer | None = None
-        self._again()
-
-    def _again(self) -> None:
-        self._thread = threading.Timer(self.lease.life.total_seconds() / 3, self._renew)
-        self._thread.daemon = True
-        self._thread.start()
-
-    def _renew(self) -> None:
-        if self._ended.is_set():
-            return
-        try:
-            leases.renew(self._store, self.lease)
-        except LeaseLost:
-            self.lost = True
-            return
-        except AudiencesyncError as error:
-            LOGGER.warning("lease not renewed", extra={"lease": self.lease.name, "reason": str(error)})
-        self._again()
-
-    def end(self) -> None:
-        """Renew it no more."""
-        self._ended.set()
-        if self._thread is not None:
-            self._thread.cancel()
+@lru_cache(maxsize=1000)
+def _say_clock_went_back(schedule: str, until: datetime | None) -> None:
+    """Say it once, however often this is called: what a cache is for."""
+    LOGGER.warning("the clock went back; the schedule waits until it has caught up",
+                   extra={"schedule": schedule, "until": until.isoformat() if until else ""})
 
 
 def desks(project: Project, store: Store, audiences: Iterable[Audience], *, interrupted: Callable[[], bool],
