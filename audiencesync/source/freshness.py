@@ -12,6 +12,7 @@ from audiencesync.schedule import show_duration
 from audiencesync.source.base import Source
 
 PLACE = "source.fresh.sql"
+EXAMPLE = "write one such as SELECT max(loaded_at) FROM orders"
 
 
 def why_stale(source: Source, fresh: Freshness, as_of: datetime, *, interrupted: Callable[[], bool]) -> str:
@@ -36,11 +37,12 @@ def _instant(value: object) -> datetime | None:
         try:
             value = datetime.fromisoformat(value.strip())
         except ValueError:
-            raise QueryError(f"{PLACE}: it gives a text that is no moment; write one such as "
-                             "SELECT max(loaded_at) FROM orders") from None
+            raise QueryError(f"{PLACE}: it gives a text that is no moment; {EXAMPLE}") from None
     if isinstance(value, date) and not isinstance(value, datetime):
         value = datetime.combine(value, time())
     if not isinstance(value, datetime):
-        raise QueryError(f"{PLACE}: it gives a value of type {type(value).__name__} in place of a moment; write one "
-                         "such as SELECT max(loaded_at) FROM orders")
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        raise QueryError(f"{PLACE}: it gives a value of type {type(value).__name__} in place of a moment; {EXAMPLE}")
+    try:
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except OverflowError:
+        raise QueryError(f"{PLACE}: it gives a moment outside of the calendar; {EXAMPLE}") from None
