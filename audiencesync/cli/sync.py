@@ -88,13 +88,23 @@ def plan(session: Session, patterns: Sequence[str], destinations: Sequence[str],
     session.end(reports.plan_exit_code(found))
 
 
-def _chosen(session: Session, patterns: Sequence[str],
-            names: Sequence[str]) -> tuple[tuple[Audience, ...], tuple[str, ...]]:
-    """The audiences selected, and the destinations they go to; with names, only what goes to those."""
+def _chosen(session: Session, patterns: Sequence[str], names: Sequence[str], *,
+            due: bool = False) -> tuple[tuple[Audience, ...], tuple[str, ...]]:
+    """The audiences selected, and the destinations they go to; with names, only what goes to those.
+
+    Without patterns every destination is meant: one that no audience goes to any more may have to be cleared.
+
+    Of what is `due` those are left out that never are by themselves.
+    """
+    from audiencesync.sync.due import scheduled
+
     chosen, destinations = session.audiences(patterns), session.destinations(names)
+    chosen = scheduled(chosen) if due else chosen
     if names:
         chosen = tuple(audience for audience in chosen if set(audience.destinations) & set(destinations))
-    return chosen, tuple(name for name in destinations if any(name in audience.destinations for audience in chosen))
+    if patterns:
+        destinations = tuple(name for name in destinations if any(name in one.destinations for one in chosen))
+    return chosen, destinations
 
 
 def _deliver(session: Session, work: Work, patterns: Sequence[str], names: Sequence[str], *, as_of: datetime | None,
@@ -104,11 +114,7 @@ def _deliver(session: Session, work: Work, patterns: Sequence[str], names: Seque
     from audiencesync.cli.signals import interruptible
     from audiencesync.sync import Request
 
-    chosen, wanted = _chosen(session, patterns, names)
-    if due:
-        from audiencesync.sync.due import scheduled
-
-        chosen = scheduled(chosen)
+    chosen, wanted = _chosen(session, patterns, names, due=due)
     _warn_of_the_future(as_of)
     with interruptible() as signalled, session.writing() as store, watching() as watch:
         report = work(session.project, store, Request(

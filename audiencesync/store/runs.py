@@ -186,12 +186,14 @@ def record_failure(store: Store, audience: Audience, lease: Lease | None = None,
 
 def latest(store: Store, keys: Iterable[str]) -> dict[str, Due]:
     """What the state knows of these audiences, and the run of each whose members last."""
-    newest = (select(runs.c.computation_id, func.max(runs.c.number).label("number")).where(runs.c.status == "done")
-              .group_by(runs.c.computation_id).subquery())
+    done = runs.alias("done")
+    newest = (select(done.c.number).where(done.c.computation_id == computations.c.id, done.c.status == "done")
+              .order_by(done.c.number.desc()).limit(1).correlate(computations)
+              .scalar_subquery())  # one step along the key, not a whole history
     query = (select(computations, runs.c.number, runs.c.as_of, runs.c.members, runs.c.entered, runs.c.exited,
                     runs.c.duplicates)
-             .outerjoin(newest, newest.c.computation_id == computations.c.id)
-             .outerjoin(runs, (runs.c.computation_id == computations.c.id) & (runs.c.number == newest.c.number))
+             .select_from(computations.outerjoin(
+                 runs, (runs.c.computation_id == computations.c.id) & (runs.c.number == newest)))
              .where(computations.c.key.in_(list(keys))).order_by(computations.c.key))
     with store.read() as connection:
         return {row.key: Due(row.id, row.key, row.id_kind, row.paused_at is not None, row.pause_reason,

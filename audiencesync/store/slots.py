@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import Row, Select, select
 
 from audiencesync.store.connect import Store
 from audiencesync.store.tables import computations, runs, slots
@@ -55,17 +56,31 @@ def claim(store: Store, schedule: str, at: datetime, as_of: datetime) -> tuple[S
     return Slot(row.at, row.as_of), begun.rowcount == 1
 
 
-def latest(store: Store, key: str) -> Latest | None:
-    """How an audience's newest runs stand; None when it was never run, and its instant is the last that counts."""
-    query = (select(runs.c.as_of, runs.c.status, runs.c.started_at, runs.c.ended_at,
-                     computations.c.definition_hash)
-             .join(computations, computations.c.id == runs.c.computation_id)
-             .where(computations.c.key == key).order_by(runs.c.number.desc()).limit(10))
+def latest(store: Store, keys: Sequence[str]) -> dict[str, Latest]:
+    """How the newest runs of these audiences stand, of each that was ever run; its instant is the last that counts."""
+    other = runs.alias("other")
+    newest = (select(other.c.number).where(other.c.computation_id == computations.c.id)
+              .order_by(other.c.number.desc()).limit(1).correlate(computations).scalar_subquery())
+    query = (_rows().add_columns(computations.c.key, computations.c.id)
+             .where(computations.c.key.in_(keys), runs.c.number == newest))
+    found = {}
     with store.read() as connection:
-        rows = connection.execute(query).all()
+        for row in connection.execute(query).all():
+            rows: Sequence[Row[Any]] = [row]
+            if row.status == UNAVAILABLE:
+                rows = connection.execute(_rows().where(runs.c.computation_id == row.id)
+                                          .order_by(runs.c.number.desc()).limit(10)).all()
+            found[row.key] = _latest(rows)
+    return found
+
+
+def _rows() -> Select[Any]:
+    return (select(runs.c.as_of, runs.c.status, runs.c.started_at, runs.c.ended_at, computations.c.definition_hash)
+            .select_from(runs.join(computations, computations.c.id == runs.c.computation_id)))
+
+
+def _latest(rows: Sequence[Row[Any]]) -> Latest:
     tries = next((index for index, row in enumerate(rows) if row.status != UNAVAILABLE), len(rows))
-    if not rows:
-        return None
     if tries == len(rows):
         return Latest(NEVER, tries, rows[0].ended_at)
     counts = rows[tries]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,8 @@ from audiencesync.sync.compute import Errors, compute
 from audiencesync.sync.deliver import AGAIN, Courier, Tick
 from audiencesync.sync.due import desks
 from audiencesync.sync.opening import Agenda
+
+logging.getLogger("audiencesync").addHandler(logging.NullHandler())  # a command says by itself what went wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,6 @@ def tell(project: Project, store: Store, request: Request, name: str, *, again: 
         outcomes = [outcome for outcome in courier.outcomes if outcome.status != "yielded" or outcome.sent]
         if again:  # somebody asked for these very audiences, so a paused one is not just left out
             outcomes = [replace(one, status="paused") if one.status == "skipped" else one for one in outcomes]
-        if not outcomes and not errors:
+        if audiences and not outcomes and not errors:
             outcomes = [Outcome(name, "incremental", "done", keys=tuple(audience.key for audience in audiences))]
         return outcomes, errors

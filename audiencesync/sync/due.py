@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from audiencesync.errors import AudiencesyncError, Interrupted, LeaseHeld, LeaseLost, OlderRun
@@ -52,6 +53,13 @@ class Done:
             self.again = moment
 
 
+class _Seen(NamedTuple):
+    """What the state knows of some audiences, by key, and how their newest runs stand."""
+
+    known: Mapping[str, runs.Due]
+    latest: Mapping[str, slots.Latest]
+
+
 @dataclass(frozen=True, slots=True)
 class Desk:
     """One schedule and the audiences that share it; `edited` are those whose definition was changed meanwhile."""
@@ -70,9 +78,9 @@ class Desk:
         if everything_paused(self.store, self.project.root):
             return done
         now = instant(self.store, None)
-        slot = self._slot(now)
+        slot, seen = self._slot(now), self._seen()
         due = [(audience, moment) for audience in self.audiences
-               if (moment := self._moment(audience, slot, now, done)) is not None]
+               if (moment := self._moment(audience, seen, slot, now, done)) is not None]
         for moment in sorted({moment for _, moment in due}):
             self._compute([audience for audience, at in due if at == moment], moment, slot, done)
         done.later(self.next_slot())
@@ -92,8 +100,13 @@ class Desk:
         if last is not None:
             return last.at
         known = runs.latest(self.store, [audience.key for audience in self.audiences]).values()
-        ran = [slots.latest(self.store, one.key) for one in known if not (one.paused or one.retired)]
-        return min((one.as_of for one in ran if one is not None and one.as_of != slots.NEVER), default=None)
+        ran = slots.latest(self.store, [one.key for one in known if not (one.paused or one.retired)]).values()
+        return min((one.as_of for one in ran if one.as_of != slots.NEVER), default=None)
+
+    def _seen(self, *keys: str) -> _Seen:
+        """What the state knows of these audiences; of all of the schedule's, without any."""
+        wanted = keys or tuple(audience.key for audience in self.audiences)
+        return _Seen(runs.latest(self.store, wanted), slots.latest(self.store, wanted))
 
     def _slot(self, now: datetime) -> slots.Slot | None:
         """The slot in force, begun by this look where it is due and nobody began it."""
@@ -108,16 +121,16 @@ class Desk:
             LOGGER.info("slot begun", extra={"schedule": self.schedule, "slot": at.isoformat()})
         return slot
 
-    def _moment(self, audience: Audience, slot: slots.Slot | None, now: datetime, done: Done) -> datetime | None:
+    def _moment(self, audience: Audience, seen: _Seen, slot: slots.Slot | None, now: datetime,
+                done: Done) -> datetime | None:
         """As of when an audience is to be computed now; None when it is not due.
 
         One whose source was away waits for its next attempt. After the clock went back everything waits until it has
         caught up: no run lies in the future, and none before the last one.
         """
-        known = runs.latest(self.store, [audience.key]).get(audience.key)
+        known, last = seen.known.get(audience.key), seen.latest.get(audience.key)
         if known is not None and (known.paused or known.retired):
             return None
-        last = slots.latest(self.store, audience.key)
         again = self._again(last, slot)
         if again is not None and now < again:
             done.later(again)
@@ -155,17 +168,17 @@ class Desk:
             for audience in audiences:
                 try:
                     with self._lease(audience.key) as lease:
-                        if self._moment(audience, slot, instant(self.store, None), Done()) is None:
+                        seen = self._seen(audience.key)
+                        if self._moment(audience, seen, slot, instant(self.store, None), Done()) is None:
                             continue  # another process has done it since
                         computer = computer or Computer.at(self.project, self.store, source, moment,
                                                            lambda: self.interrupted() or lease.lost)
-                        last = slots.latest(self.store, audience.key)
-                        tried = last.tries if last is not None else 0
+                        tried = seen.latest[audience.key].tries if audience.key in seen.latest else 0
                         run, errors = computer.run(audience, lease=lease.lease, retried=tried + 1 < TRIES)
                         done.runs.append(run)
                         done.errors += errors
                         if run.status == slots.UNAVAILABLE:
-                            done.later(self._again(slots.latest(self.store, audience.key), slot))
+                            done.later(self._again(self._seen(audience.key).latest[audience.key], slot))
                 except LeaseHeld:
                     continue
                 except (LeaseLost, OlderRun, Interrupted) as error:
