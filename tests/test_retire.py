@@ -689,6 +689,21 @@ def test_the_command_that_plan_and_status_name_is_the_one_that_helps(town: Town)
     assert recorded(town) == [("retire buyers --clear --destination b", "buyers", None)]
 
 
+def test_the_last_audience_of_a_destination_is_cleared_by_the_next_sync_too(town: Town) -> None:
+    """Nobody goes to `b` any more, and then nobody goes anywhere."""
+    town.write("audiences/others.sql", f"/* audiencesync\ndestinations: [a]\n*/\n{OTHERS}")
+    assert town.run("sync").code == 0
+    for key in ("buyers", "others"):
+        assert town.run("retire", key, "--clear").code == 0
+        (town.root / f"audiences/{key}.sql").unlink()
+        planned = town.run("plan", "-o", "json").document["destinations"]
+        before = [len(server.calls) for server in town.servers]
+        assert town.run("sync").code == 0
+        sent = {name: len(server.calls) - count for name, server, count in zip("ab", town.servers, before, strict=True)}
+        assert {one["destination"]: one["calls"] for one in planned} == sent
+        assert {value for server in town.servers for (of, _), value in server.told().items() if of == key} == {False}
+
+
 def test_while_another_process_computes_it_clear_waits_its_turn(town: Town) -> None:
     from audiencesync.store import leases
     from audiencesync.store.connect import Store

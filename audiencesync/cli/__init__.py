@@ -18,7 +18,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("sync", "Show exactly what sync would send, without writing or sending anything."),
     "sync": ("sync", "Compute everything selected now, and tell each destination what changed."),
     "backfill": ("sync", "Send everybody again, as of what each destination was last told."),
-    "serve": ("serve", "Compute every audience on its schedule and keep every destination in step, until asked to end."),
+    "serve": (
+        "serve", "Compute every audience on its schedule and keep every destination in step, until asked to end."),
     "status": ("look", "Show where everything stands, and what waits for what."),
     "runs": ("look", "List the runs, newest first."),
     "show": ("look", "Show one audience: its definition, its runs, and where destinations stand."),
@@ -26,8 +27,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rejected": ("look", "List the users that destinations refuse, and why."),
     "pause": ("acts", "Stop an audience or a destination until it is resumed; everything is kept."),
     "resume": ("acts", "Let a paused audience or destination go on."),
-    "approve": ("decide", "Allow a change that is held, exactly as it is now; or say whose account a destination is."),
-    "discard": ("decide", "Send nothing of a change that is held, and ask nobody again, until a newer run is harmless."),
+    "approve": (
+        "decide", "Allow a change that is held, exactly as it is now; or say whose account a destination is."),
+    "discard": (
+        "decide", "Send nothing of a change that is held, and ask nobody again, until a newer run is harmless."),
     "retire": ("decide", "Stop an audience for ever, everywhere or at one destination; its key stays taken."),
     "db": ("setup", "Look after the state database."),
     "schema": ("setup", "Print the JSON Schema of audiencesync.yml."),
