@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from audiencesync.destinations import registry
 from audiencesync.addresses import check_url
+from audiencesync.destinations import registry
 from audiencesync.errors import UsageError
 from tests.contract import DestinationContract
 

@@ -491,11 +491,11 @@ def test_a_backfill_tells_members_true_and_former_members_false_and_moves_nothin
         for key in "xy":
             house.members(key, members)
         house.sync()
-    before = [row for row in positions.known_positions(house.store, "a").values()]
+    before = list(positions.known_positions(house.store, "a").values())
     since = len(server.calls)
     assert outcomes(house.backfill("x")) == [("a", "backfill", "done", 3)]
     assert told(server, since) == [("x", "ann", False), ("x", "bob", True), ("x", "cid", True)]
-    assert [row for row in positions.known_positions(house.store, "a").values()] == before
+    assert list(positions.known_positions(house.store, "a").values()) == before
     assert len({call["messageId"] for call in server.calls}) == len(server.calls)
     assert {call["timestamp"] for call in server.calls[since:]} == {"2026-01-01T02:00:00.000Z"}
 
