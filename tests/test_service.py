@@ -116,20 +116,19 @@ def test_asked_to_end_in_an_initial_sync_it_ends_in_time_and_the_next_goes_on_fr
 
 
 def test_fresh_changes_keep_their_rhythm_while_a_slow_initial_sync_runs(tmp_path: Path, state_url: str) -> None:
-    with Recorder() as server, \
-            a_shop(tmp_path, state_url, server, more=", rate: 150", users=50, schedule="every 2s") as shop:
-        with serving(shop) as service:
-            wait_for(lambda: len(server.told()) == 50)
-            shop.write("audiences/many.sql", "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n "
-                                             "WHERE i < 4000) SELECT 'm' || i AS user_id FROM n\n")
-            service.until("run done", computation="many")
-            for number in range(4):
-                shop.orders(f"new{number}")
-                wait_for(lambda number=number: ("buyers", f"new{number}") in server.told(), 15)
-                assert ("buyers", f"new{number}") in server.told(), "a fresh change waited for the initial sync"
-            many = sum(key == "many" for key, _ in server.told())
-            assert 0 < many < 4000, "the initial sync was over before anything could overtake it"
-            assert service.end() == 0
+    with Recorder() as server, a_shop(tmp_path, state_url, server, more=", rate: 150", users=50,
+                                      schedule="every 2s") as shop, serving(shop) as service:
+        wait_for(lambda: len(server.told()) == 50)
+        shop.write("audiences/many.sql", "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n "
+                                         "WHERE i < 4000) SELECT 'm' || i AS user_id FROM n\n")
+        service.until("run done", computation="many")
+        for number in range(4):
+            shop.orders(f"new{number}")
+            wait_for(lambda number=number: ("buyers", f"new{number}") in server.told(), 15)
+            assert ("buyers", f"new{number}") in server.told(), "a fresh change waited for the initial sync"
+        many = sum(key == "many" for key, _ in server.told())
+        assert 0 < many < 4000, "the initial sync was over before anything could overtake it"
+        assert service.end() == 0
 
 
 def test_files_are_read_again_and_a_broken_one_keeps_its_last_good_version(tmp_path: Path) -> None:
