@@ -82,8 +82,10 @@ class Oracle:
 
     def retired(self, key: str, names: list[str], *, clear: bool, whole: bool) -> None:
         self.happened[f"retired {'whole' if whole else 'here'}{', cleared' if clear else ''}"] += 1
+        begun = {meant.destination for meant in self.meant.values() if meant.key == key}
+        begun |= {name for (name, of), run in self.positions().items() if run and of == key}
         for name in self.world.servers:
-            if clear and name in names:
+            if clear and (name in names or (whole and name in begun)):
                 self.ended[name, key] = ("cleared", self.world.now)
             elif whole or name in names:
                 self.ended.setdefault((name, key), ("kept", self.world.now))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
 
 from audiencesync.store.accounts import record_act
 from audiencesync.store.connect import Store
@@ -76,10 +76,15 @@ def retire(store: Store, computation_id: int, key: str, act: Act, *, names: Iter
     """End a computation at these destinations, and for ever where `whole`; with `clear` all are told that they left.
 
     Gives back the instant. What was open goes on only where it is cleared, since half of it may be told already; and
-    who is being cleared stays so, whoever retires it again.
+    who is being cleared stays so, whoever retires it again. Cleared for ever is also who was told since `names` were
+    found.
     """
     with store.write() as connection:
         now = store.now(connection)
+        newest = select(func.max(runs.c.as_of)).where(runs.c.computation_id == computation_id)
+        last = max(now, connection.execute(newest).scalar() or now)  # no farewell is older than what was told
+        if whole and clear:
+            names = sorted({*names, *_told(connection, computation_id)})
         if whole:
             connection.execute(update(computations).where(computations.c.id == computation_id)
                                .values(retired_at=func.coalesce(computations.c.retired_at, now), paused_at=None))
@@ -95,11 +100,15 @@ def retire(store: Store, computation_id: int, key: str, act: Act, *, names: Iter
 
 def told_at(store: Store, computation_id: int) -> list[str]:
     """The destinations that were told of a computation, or began to be."""
+    with store.read() as connection:
+        return sorted(_told(connection, computation_id))
+
+
+def _told(connection: Connection, computation_id: int) -> set[str]:
     begun = (select(syncs.c.destination).join(spans, spans.c.sync_id == syncs.c.id)
              .where(spans.c.computation_id == computation_id, syncs.c.status == "open"))
     told = select(positions.c.destination).where(positions.c.computation_id == computation_id, positions.c.run > 0)
-    with store.read() as connection:
-        return sorted({*connection.execute(begun).scalars(), *connection.execute(told).scalars()})
+    return {*connection.execute(begun).scalars(), *connection.execute(told).scalars()}
 
 
 def any_ended(store: Store, destination: str, computation_ids: Sequence[int]) -> bool:
@@ -111,12 +120,6 @@ def any_ended(store: Store, destination: str, computation_ids: Sequence[int]) ->
                     or_(computations.c.retired_at.is_not(None), positions.c.retired_at.is_not(None))))
     with store.read() as connection:
         return connection.execute(query.limit(1)).first() is not None
-
-
-def forget(store: Store, destination: str) -> None:
-    """Nothing that was said of changes counts at another account, which is told everything anew."""
-    with store.write() as connection:
-        connection.execute(delete(decisions).where(decisions.c.destination == destination))
 
 
 def farewells(store: Store, destination: str) -> list[str]:
