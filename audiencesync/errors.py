@@ -9,6 +9,7 @@ AudiencesyncError               70  a bug, when nothing below fits
 ├── Unavailable                 75  try again later
 │   ├── SourceUnavailable       75
 │   ├── StateUnavailable        75
+│   │   └── StateMissing        75  it must exist, and there is none
 │   ├── LeaseLost               75  another process took over while this one slept
 │   └── Interrupted             75  asked to end; what was done is kept
 └── DeliveryError                -  what one attempt to deliver came to; never leaves `sync`
@@ -92,6 +93,10 @@ class SourceUnavailable(Unavailable):
 
 class StateUnavailable(Unavailable):
     """The state database cannot be reached or is locked."""
+
+
+class StateMissing(StateUnavailable):
+    """There is no state, and the project forbids to begin a new one."""
 
 
 class LeaseLost(Unavailable):

@@ -124,7 +124,7 @@ def _stop_file(session: Session) -> Path:
 def resume(session: Session, name: str | None, everything: bool, account: str | None, reason: str,
            wait: float) -> None:
     """Let a paused audience or destination go on."""
-    from audiencesync.store import accounts, decisions
+    from audiencesync.store import accounts
 
     if (wanted := _meant(name, everything=everything)) is None:
         _resume_everything(session, reason)
@@ -133,9 +133,7 @@ def resume(session: Session, name: str | None, everything: bool, account: str | 
     with session.writing() as store:
         subject = subject_of(session, store, wanted)
         if subject.kind == "destination":
-            words = resume_destination(session, store, subject.name, account, wait)
-            if account == "new":
-                decisions.forget(store, subject.name)
+            words = resume_destination(session, store, subject.name, account, wait, reason=reason)
         elif account is not None:
             raise UsageError(f"{subject.name} is an audience; --{account}-account is for a destination")
         else:

@@ -98,7 +98,7 @@ class Session:
     @contextmanager
     def reading(self) -> Iterator[Store]:
         """The state as it is, never made nor migrated; an empty one in its place where there is none yet."""
-        from audiencesync.errors import StateUnavailable, UsageError
+        from audiencesync.errors import StateMissing, UsageError
         from audiencesync.store.connect import Store
         from audiencesync.store.migrate import check
 
@@ -107,7 +107,7 @@ class Session:
         try:
             state = check(store)
             if state == "empty" and self.project.state_must_exist:
-                raise StateUnavailable(_MISSING)
+                raise StateMissing(_MISSING)
             if state == "behind":
                 raise UsageError("the state was written by an older version; run: audiencesync db upgrade")
             if state == "empty":
@@ -140,13 +140,13 @@ class Session:
 
 
 def opened(url: str, *, must_exist: bool) -> Store:
-    """The state, made or migrated when it needs to be; raises StateUnavailable for one that must exist and does not."""
-    from audiencesync.errors import StateUnavailable
+    """The state, made or migrated when it needs to be; raises StateMissing for one that must exist and does not."""
+    from audiencesync.errors import StateMissing
     from audiencesync.store.connect import Store
     from audiencesync.store.migrate import check, upgrade
 
     if must_exist and not state_exists(url):
-        raise StateUnavailable(_MISSING)
+        raise StateMissing(_MISSING)
     store = Store.open(url, create=not must_exist)
     try:
         empty = must_exist and check(store) == "empty"
@@ -157,7 +157,7 @@ def opened(url: str, *, must_exist: bool) -> Store:
         raise
     if empty:
         store.close()
-        raise StateUnavailable(_MISSING)
+        raise StateMissing(_MISSING)
     return store
 
 

@@ -15,6 +15,7 @@ from audiencesync.errors import UsageError
 
 if TYPE_CHECKING:
     from audiencesync.store.connect import Store
+    from audiencesync.store.leases import Lease
     from audiencesync.store.runs import Due
     from audiencesync.sync.brakes import Hold
 
@@ -38,7 +39,7 @@ def approve(session: Session, name: str, destinations: Sequence[str], number: in
 
     The approval is of the counts shown and of the run they were counted for: whatever comes later is judged anew.
     """
-    from audiencesync.store.decisions import APPROVED, forget
+    from audiencesync.store.decisions import APPROVED
 
     with session.writing() as store:
         subject = subject_of(session, store, name)
@@ -47,9 +48,7 @@ def approve(session: Session, name: str, destinations: Sequence[str], number: in
                 raise UsageError(f"{subject.name} is a destination: say --same-account or --new-account; of a change "
                                  f"that is held say which audience: audiencesync approve KEY "
                                  f"--destination {subject.name}")
-            words = resume_destination(session, store, subject.name, account, wait)
-            if account == "new":
-                forget(store, subject.name)
+            words = resume_destination(session, store, subject.name, account, wait, reason=reason, verb="approve")
             session.say({"kind": "destination", "name": subject.name, "message": words}, words)
             return
         if account is not None:
@@ -142,6 +141,8 @@ def retire(session: Session, key: str, clear: bool, destinations: Sequence[str],
 
 def _retired(session: Session, store: Store, known: Due, names: Sequence[str], reason: str, wait: float, *,
              clear: bool) -> str:
+    from audiencesync.cli.subjects import lease_of
+    from audiencesync.store import leases
     from audiencesync.store.decisions import Act, retire, told_at
 
     key, told = known.key, told_at(store, known.computation_id)
@@ -150,9 +151,14 @@ def _retired(session: Session, store: Store, known: Due, names: Sequence[str], r
     where = list(names) if names else list(told)
     act = Act(who(), " ".join(["retire", key, *(["--clear"] if clear else []),
                                *(f"--destination {name}" for name in names)]), reason)
-    if clear and not names:
-        _empty(store, known, wait)
-    retire(store, known.computation_id, key, act, names=where if names or clear else (), clear=clear, whole=not names)
+    lease = lease_of(store, f"computation:{key}", wait)  # nobody computes it between its last run and its end
+    try:
+        if clear and not names:
+            _empty(store, known, lease)
+        retire(store, known.computation_id, key, act, names=where if names or clear else (), clear=clear,
+               whole=not names)
+    finally:
+        leases.release(store, lease)
     path = next((audience.path for audience in session.project.audiences if audience.key == key), None)
     at = f"at {', '.join(where) or 'no destination'}"
     lines = [f"{key} is retired" + (f" {at}" if names else " for ever, and its key stays taken")]
@@ -163,21 +169,16 @@ def _retired(session: Session, store: Store, known: Due, names: Sequence[str], r
     return "\n".join(lines)
 
 
-def _empty(store: Store, known: Due, wait: float) -> None:
+def _empty(store: Store, known: Due, lease: Lease) -> None:
     """The last run, in which nobody is: from then on the state itself says that everybody left."""
-    from audiencesync.cli.subjects import lease_of
     from audiencesync.model import Audience
-    from audiencesync.store import leases, runs
+    from audiencesync.store import runs
     from audiencesync.store.stage import stage
     from audiencesync.sync.compute import instant
 
     if known.run is None or known.retired or not known.run.members:
         return
-    lease = lease_of(store, f"computation:{known.key}", wait)
-    try:
-        moment = max(instant(store, None), known.run.as_of)
-        with stage(store, ()) as held:
-            runs.record(store, held, Audience(known.key, known.key, "", Path(known.key)), lease=lease,
-                        id_kind=str(known.id_kind), as_of=moment, started_at=moment, definition_hash="retired")
-    finally:
-        leases.release(store, lease)
+    moment = max(instant(store, None), known.run.as_of)
+    with stage(store, ()) as held:
+        runs.record(store, held, Audience(known.key, known.key, "", Path(known.key)), lease=lease,
+                    id_kind=str(known.id_kind), as_of=moment, started_at=moment, definition_hash="retired")

@@ -50,8 +50,12 @@ def subject_of(session: Session, store: Store, written: str) -> Subject:
     return found[0]
 
 
-def resume_destination(session: Session, store: Store, name: str, account: str | None, wait: float) -> str:
-    """Let a destination be told again, as the same account or as a new one; what is to be said of it."""
+def resume_destination(session: Session, store: Store, name: str, account: str | None, wait: float, *, reason: str,
+                       verb: str = "resume") -> str:
+    """Let a destination be told again, as the same account or as a new one; what is to be said of it.
+
+    Only `resume` lifts the pause of a person; to `approve` an account is no word on that.
+    """
     from audiencesync.store import accounts, leases
 
     settings = session.project.destinations.get(name)
@@ -60,18 +64,21 @@ def resume_destination(session: Session, store: Store, name: str, account: str |
     if account == "new":
         lease = lease_of(store, f"destination:{name}", wait)
         try:
-            given_up = accounts.new_account(store, lease, name, fingerprint=fingerprint, who=who())
+            given_up = accounts.new_account(store, lease, name, fingerprint=fingerprint, who=who(), reason=reason,
+                                            lifts=verb == "resume")
         finally:
             leases.release(store, lease)
         also = f"; {given_up} unfinished syncs to the former account were given up" if given_up else ""
         return f"{name} is told every member anew, by the next: audiencesync sync{also}"
     if account == "same":
-        accounts.resume_destination(store, name, who=who(), reason="same account", fingerprint=fingerprint)
+        accounts.resume_destination(store, name, who=who(), reason=reason or "same account",
+                                    command=verb if verb == "resume" else f"{verb} {name} --same-account",
+                                    lifts=verb == "resume", fingerprint=fingerprint)
     elif settings is not None and known.fingerprint not in (None, fingerprint):
         raise UsageError(f"the account of {name} is another than the one told so far; say --same-account when the key "
                          "was renewed, or --new-account to tell it everything anew")
     else:
-        accounts.resume_destination(store, name, who=who(), reason="")
+        accounts.resume_destination(store, name, who=who(), reason=reason)
     return f"{name} is told again, from where it stood, by the next: audiencesync sync"
 
 

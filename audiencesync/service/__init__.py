@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 from audiencesync import clock, meter
-from audiencesync.errors import StateUnavailable
+from audiencesync.errors import StateMissing, StateUnavailable
 from audiencesync.model import Destination
 from audiencesync.project import survey
 from audiencesync.service.alarms import Alarms
@@ -48,24 +49,23 @@ class Service:
         self.holder = this_process()
         self.store: Store
         self._listen, self._strictly = listen, listen_strictly
-        self._ending, self._hup = threading.Event(), threading.Event()
-        self._reason = ""
+        self._reason, self._hup = "", False
         self._vitals = Vitals()
         self.house = House(self, self._vitals, Alarms(self.definitions.project.name))
         self._workers: dict[tuple[str, str], Worker] = {}
         self._lock = threading.RLock()
-        self.edited: set[str] = set()
+        self.edited: dict[str, int] = {}
+        """Keys whose definition was changed and not computed since, with the version that it came with."""
 
     # what signals ask for
 
     def end(self, reason: str) -> None:
         """Ask it to end: pages under way are finished, and nothing else is begun."""
-        self._reason = reason
-        self._ending.set()
+        self._reason = reason  # no event: a signal may come while this very thread holds an event's lock
 
     def reload(self) -> None:
         """Ask it to read the definitions now."""
-        self._hup.set()
+        self._hup = True
 
     @property
     def interrupted(self) -> str:
@@ -86,10 +86,10 @@ class Service:
             self._begin()
             LOGGER.info("serving", extra={"audiences": len(self.definitions.project.audiences),
                                           "destinations": len(self.definitions.project.destinations)})
-            while not self._ending.wait(0.5):
-                if self._hup.is_set():
-                    self._hup.clear()
-                    self._read_definitions(now=True)
+            while not self._reason:
+                time.sleep(GLANCE / 4)
+                if self._hup:
+                    self.wake("house", "definitions")
             self._finish()
 
     def _wait_for_state(self, opened: Callable[[str], Store]) -> Store:
@@ -98,13 +98,16 @@ class Service:
         while True:
             try:
                 return opened(self.definitions.project.state)
+            except StateMissing:
+                raise
             except StateUnavailable as error:
-                if self.definitions.project.state_must_exist and not said and "state_must_exist" in str(error):
-                    raise
                 if not said:
                     LOGGER.error("the state is waited for", extra={"reason": str(error)})
                 said, pause = True, min(15.0, pause * 2)
-                if self._ending.wait(pause):
+                until = clock.monotonic() + pause
+                while clock.monotonic() < until and not self._reason:
+                    time.sleep(GLANCE / 4)
+                if self._reason:
                     raise
 
     def _listening(self) -> ExitStack:
@@ -195,12 +198,13 @@ class Service:
         self._vitals.follow(self.definitions.project, schedule, anchor, lambda: self.wake("schedule", schedule))
 
     def _glance(self) -> float:
-        self._read_definitions(now=False)
+        now, self._hup = self._hup, False
+        self._read_definitions(now=now)
         return GLANCE
 
     def _read_definitions(self, *, now: bool) -> None:
         with self._lock:
             change = self.definitions.refresh(now=now)
             if change is not None:
-                self.edited |= change.edited
+                self.edited |= dict.fromkeys(change.edited | change.added, self.definitions.version)
                 self._arrange()

@@ -35,19 +35,22 @@ class Alarms:
     _not_before: dict[str, float] = field(default_factory=dict)
 
     def tell(self, store: Store, channels: Iterable[AlertChannel], troubles: Iterable[Trouble],
-             sure: Callable[[Told], bool]) -> None:
+             sure: Callable[[Told], bool], keep: Callable[[], None]) -> None:
         """Bring each channel up to date with the troubles that call somebody.
 
-        `sure` says of a trouble that is told, or would be, whether this process can know that it lasts or is over.
+        `sure` says of a trouble that is told, or would be, whether this process can know that it lasts or is over;
+        `keep` renews the right to tell, since channels may be slow.
         """
         open_now = {(one.kind, one.what): one for one in troubles if one.calls_somebody and sure(_as_told(one))}
         for channel in channels:
             known = {(one.kind, one.what): one for one in told.troubles(store, channel.name) if sure(one)}
             wanted = {subject: one for subject, one in open_now.items() if one.kind in channel.on}
             for subject in wanted.keys() - known.keys():
+                keep()
                 if self._send(channel, wanted[subject], recovered=False):
                     told.remember(store, channel.name, wanted[subject])
             for subject in known.keys() - wanted.keys():
+                keep()
                 if self._send(channel, _over(known[subject]), recovered=True):
                     told.forget(store, channel.name, known[subject])
 

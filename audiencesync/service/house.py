@@ -70,7 +70,7 @@ class House:
         try:
             seen = overview(project, self.service.store, counted=False)
             self.alarms.tell(self.service.store, project.alerts, (*seen.troubles, *self.service.definitions.troubles),
-                              self._sure_of(project))
+                              self._sure_of(project), lambda: leases.renew(self.service.store, lease))
         finally:
             leases.release(self.service.store, lease)
         return WATCH

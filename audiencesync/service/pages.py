@@ -90,7 +90,7 @@ class Vitals:
         """Why no work can be done now."""
         found = []
         if self._away is not None:
-            found.append(f"the state is away: {self._away[2]}")
+            found.append("the state is away")
         elif clock.monotonic() > self._answered + FRESH:
             found.append("the state has not answered")
         elif self.state != "ready":

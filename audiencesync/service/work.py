@@ -42,12 +42,14 @@ class Compute:
         """Compute what is due; the seconds until the next look."""
         service, project = self.service, self.service.definitions.project
         audiences = tuple(one for one in scheduled(project.audiences) if one.schedule == self.schedule)
-        edited = frozenset(service.edited & {one.key for one in audiences})
+        edited = {one.key: service.edited[one.key] for one in audiences if one.key in service.edited}
         desk = Desk(project, service.store, self.schedule, audiences, service.holder,
-                    lambda: bool(service.interrupted), edited)
-        with bound(schedule=self.schedule), _TURNS:
+                    lambda: bool(service.interrupted), frozenset(edited), _TURNS)
+        with bound(schedule=self.schedule):
             done = desk.work()
-        service.edited -= edited
+        for run in done.runs:  # edited once more meanwhile, it is due once more
+            if service.edited.get(run.key) == edited.get(run.key):
+                service.edited.pop(run.key, None)
         if any(run.status == "done" for run in done.runs):
             for name in {name for one in audiences for name in one.destinations}:
                 service.wake("destination", name)
@@ -64,7 +66,7 @@ class Tell:
     service: Service
     name: str
     _failures: int = 0
-    _said: tuple[str, str] = field(default=("", ""))
+    _said: frozenset[tuple[str, str, tuple[str, ...]]] = field(default=frozenset())
 
     def look(self) -> float:
         """Tell the destination what it is owed; the seconds until the next look."""
@@ -83,16 +85,13 @@ class Tell:
             changed if service.definitions.version != version else ""))
         with bound(destination=name):
             outcomes, errors = tell(project, service.store, request, name)
-        for code, words in errors:
-            if code != LEASED:
-                self._say(Outcome(name, "", "failed", reason=words))
+        outcomes += [Outcome(name, "", "failed", reason=words) for code, words in errors if code != LEASED]
         return self._pause(outcomes, leased=any(code == LEASED for code, _ in errors))
 
     def _pause(self, outcomes: list[Outcome], *, leased: bool) -> float:
         """Until when to leave the destination alone: growing while it fails, not at all while there is more to do."""
-        for one in outcomes:
-            self._say(one)
-        failing = [one for one in outcomes if one.status in ("waiting", "paused") and one.until is None]
+        self._say(*outcomes)
+        failing = [one for one in outcomes if one.status in ("waiting", "paused", "failed") and one.until is None]
         if failing:
             self._failures += 1
             return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures - 1, 10))
@@ -102,20 +101,19 @@ class Tell:
         done = any(one.sent or one.rejected or one.status in ("done", "interrupted") for one in outcomes)
         return 0.2 if done else POLL
 
-    def _say(self, outcome: Outcome) -> None:
-        """Say what has changed: a destination that waits, is paused or held, and that it goes on."""
-        if outcome.status in ("yielded", "interrupted", "skipped"):
-            return
-        now = ("", "") if outcome.status == "done" else (outcome.status, outcome.reason)
-        if now == self._said:
-            return
-        self._said = now
-        if outcome.status == "done":
+    def _say(self, *outcomes: Outcome) -> None:
+        """Say what has changed since the last look: what waits, is paused or held, and that it all goes on."""
+        wrong = {(one.status, one.reason, one.keys): one for one in outcomes
+                 if one.status not in ("done", "yielded", "interrupted", "skipped")}
+        for subject in wrong.keys() - self._said:
+            one = wrong[subject]
+            LOGGER.warning("the destination is %s", one.status, extra={
+                "destination": self.name, "computation": ",".join(one.keys), "reason": one.reason,
+                "until": one.until.astimezone(UTC).isoformat() if one.until else "", "next": one.help})
+        if self._said and outcomes and not wrong:
             LOGGER.info("the destination is told again", extra={"destination": self.name})
-        else:
-            LOGGER.warning("the destination is %s", outcome.status, extra={
-                "destination": self.name, "computation": ",".join(outcome.keys), "reason": outcome.reason,
-                "until": outcome.until.astimezone(UTC).isoformat() if outcome.until else "", "next": outcome.help})
+        if outcomes:
+            self._said = frozenset(wrong)
 
 
 LEASED = 99

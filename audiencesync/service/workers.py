@@ -46,14 +46,11 @@ class Worker:
         self._thread.join(max(0.0, seconds))
         return not self._thread.is_alive()
 
-    @property
-    def stopping(self) -> bool:
-        """Whether it shall look no more."""
-        return self._stopping.is_set()
-
     def _run(self) -> None:
         while not self._stopping.is_set():
             self._woken.clear()
+            if self._stopping.is_set():  # between the two lines above
+                return
             pause = self._look()
             self._woken.wait(min(LONGEST, max(SHORTEST, pause)))
 

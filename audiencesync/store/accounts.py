@@ -11,7 +11,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from audiencesync.store.connect import Store
 from audiencesync.store.leases import Lease, guard
-from audiencesync.store.tables import acts, computations, destinations, positions, rejections, syncs
+from audiencesync.store.tables import acts, computations, decisions, destinations, positions, rejections, syncs
 
 EVERYTHING = "*"
 """The row that stands for all destinations and audiences; no destination can have this name."""
@@ -72,11 +72,22 @@ def pause_destination(store: Store, destination: str, *, reason: str, who: str) 
         record_act(connection, now, who, "pause", destination, reason)
 
 
-def resume_destination(store: Store, destination: str, *, who: str, reason: str, **values: Any) -> None:
-    """Let it be synced again, with other columns (such as the account's fingerprint) written beside."""
+def resume_destination(store: Store, destination: str, *, who: str, reason: str, command: str = "resume",
+                       lifts: bool = True, **values: Any) -> None:
+    """Let it be synced again, with other columns (such as the account's fingerprint) written beside.
+
+    Unless it `lifts` every pause, one that a person made stays: whose account it is was not what he decided.
+    """
     with store.write() as connection:
-        _set(store, connection, destination, {**RESUMED, **values})
-        record_act(connection, store.now(connection), who, "resume", destination, reason)
+        _set(store, connection, destination, {**_resumed(connection, destination, lifts=lifts), **values})
+        record_act(connection, store.now(connection), who, command, destination, reason)
+
+
+def _resumed(connection: Connection, destination: str, *, lifts: bool) -> dict[str, Any]:
+    row = connection.execute(select(destinations).where(destinations.c.name == destination)).one_or_none()
+    if lifts or row is None or row.paused_at is None or row.paused_by == OURSELVES:
+        return RESUMED
+    return {"retry_at": None, "retry_reason": None}
 
 
 def pause_computation(store: Store, key: str, *, kind: str, reason: str, who: str) -> None:
@@ -110,11 +121,13 @@ def record_act(connection: Connection, now: datetime, who: str, command: str, su
     connection.execute(insert(acts).values(at=now, who=who, command=command, subject=subject, reason=reason or None))
 
 
-def new_account(store: Store, lease: Lease, destination: str, *, fingerprint: str | None, who: str) -> int:
+def new_account(store: Store, lease: Lease, destination: str, *, fingerprint: str | None, who: str,
+                reason: str = "", lifts: bool = True) -> int:
     """Take the destination for one that was told nothing yet; how many open syncs were given up.
 
-    Its positions go back to before everything, so that initial syncs start, and refusals of the former account are
-    forgotten. The lease keeps everybody else from sending meanwhile; raises LeaseLost.
+    Its positions go back to before everything, so that initial syncs start, and refusals of the former account and
+    what was decided of its changes are forgotten. Pauses are lifted as `resume_destination` does it. The lease keeps
+    everybody else from sending meanwhile; raises LeaseLost.
     """
     mine = syncs.c.destination == destination
     with store.write() as connection:
@@ -124,6 +137,8 @@ def new_account(store: Store, lease: Lease, destination: str, *, fingerprint: st
                                       .values(status="abandoned", closed_at=now)).rowcount
         connection.execute(update(positions).where(positions.c.destination == destination).values(run=0))
         connection.execute(delete(rejections).where(rejections.c.destination == destination))
-        _set(store, connection, destination, {**RESUMED, "fingerprint": fingerprint})
-        record_act(connection, now, who, NEW_ACCOUNT, destination, "told everything anew")
+        connection.execute(delete(decisions).where(decisions.c.destination == destination))
+        _set(store, connection, destination, {**_resumed(connection, destination, lifts=lifts),
+                                              "fingerprint": fingerprint})
+        record_act(connection, now, who, NEW_ACCOUNT, destination, reason or "told everything anew")
     return given_up

@@ -81,7 +81,7 @@ def retire(store: Store, computation_id: int, key: str, act: Act, *, names: Iter
     """
     with store.write() as connection:
         now = store.now(connection)
-        newest = select(func.max(runs.c.as_of)).where(runs.c.computation_id == computation_id)
+        newest = select(func.max(runs.c.as_of)).where(runs.c.computation_id == computation_id, runs.c.status == "done")
         last = max(now, connection.execute(newest).scalar() or now)  # no farewell is older than what was told
         if whole and clear:
             names = sorted({*names, *_told(connection, computation_id)})
@@ -90,7 +90,7 @@ def retire(store: Store, computation_id: int, key: str, act: Act, *, names: Iter
                                .values(retired_at=func.coalesce(computations.c.retired_at, now), paused_at=None))
         for name in names:
             mine = (positions.c.destination == name, positions.c.computation_id == computation_id)
-            values = {"retired_at": now, **({"clear_as_of": now} if clear else {})}
+            values = {"retired_at": now, **({"clear_as_of": last} if clear else {})}
             if not connection.execute(update(positions).where(*mine).values(**values)).rowcount:
                 connection.execute(insert(positions).values(destination=name, computation_id=computation_id, run=0,
                                                             **values))

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Text,
     and_,
     distinct,
+    exists,
     func,
     insert,
     literal,
@@ -31,7 +32,7 @@ from audiencesync.model import Left, Span, Sync
 from audiencesync.store.connect import Store
 from audiencesync.store.content import as_of, changes, retries
 from audiencesync.store.stage import Stage, staged
-from audiencesync.store.tables import UserId, computations, memberships, positions, rejections, runs
+from audiencesync.store.tables import UserId, computations, memberships, positions, rejections, runs, spans, syncs
 
 planned = Table(
     "planned", MetaData(),
@@ -140,14 +141,22 @@ def distinct_users(thought: Store, slots: list[int], going_on: Sequence[Sync]) -
 
 def taken_away(store: Store, goes_to: Mapping[str, Sequence[str]]) -> list[Left]:
     """Where people still hold a trait though their audience goes to that destination no more; `goes_to` by key."""
-    query = (select(positions.c.destination, computations.c.key, runs.c.members)
-             .join(computations, computations.c.id == positions.c.computation_id)
-             .join(runs, and_(runs.c.computation_id == positions.c.computation_id, runs.c.number == positions.c.run))
-             .where(positions.c.retired_at.is_(None), computations.c.retired_at.is_(None), runs.c.members > 0)
-             .order_by(computations.c.key, positions.c.destination))
+    stands = (select(positions.c.destination, computations.c.key, runs.c.members)
+              .join(computations, computations.c.id == positions.c.computation_id)
+              .join(runs, and_(runs.c.computation_id == positions.c.computation_id, runs.c.number == positions.c.run))
+              .where(positions.c.retired_at.is_(None), computations.c.retired_at.is_(None), runs.c.members > 0))
+    left_here = exists().where(positions.c.destination == syncs.c.destination, positions.c.retired_at.is_not(None),
+                               positions.c.computation_id == spans.c.computation_id)
+    begun = (select(syncs.c.destination, computations.c.key, syncs.c.sent.label("members"))
+             .join(spans, spans.c.sync_id == syncs.c.id)
+             .join(computations, computations.c.id == spans.c.computation_id)
+             .where(syncs.c.status == "open", syncs.c.mode == "initial", syncs.c.claimed.is_not(None),
+                    computations.c.retired_at.is_(None), ~left_here))
     with store.read() as connection:
-        return [Left(row.key, row.destination, row.members) for row in connection.execute(query)
-                if row.destination not in goes_to.get(row.key, ())]
+        found = {(row.key, row.destination): row.members for query in (begun, stands)
+                 for row in connection.execute(query)}
+    return [Left(key, name, members) for (key, name), members in sorted(found.items())
+            if name not in goes_to.get(key, ())]
 
 
 def left_behind(store: Store, keys: list[str]) -> tuple[Row[tuple[str]], ...]:

@@ -51,7 +51,8 @@ def claim(store: Store, schedule: str, at: datetime, as_of: datetime) -> tuple[S
     """Begin a slot, or find out as of when somebody else began it; says which."""
     mine = (slots.c.schedule == schedule, slots.c.at == at)
     with store.write() as connection:
-        begun = connection.execute(store.backend.add(slots).values(schedule=schedule, at=at, as_of=as_of))
+        begun = connection.execute(store.backend.add(slots).values(schedule=schedule, at=at, as_of=as_of),
+                                   execution_options={"preserve_rowcount": True})
         row = connection.execute(select(slots.c.at, slots.c.as_of).where(*mine)).one()
     return Slot(row.at, row.as_of), begun.rowcount == 1
 

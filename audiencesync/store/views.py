@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, exists, func, select
+from sqlalchemy import Connection, Row, Select, exists, func, select
 
 from audiencesync.model import Run
 from audiencesync.store.connect import Store
 from audiencesync.store.leases import is_dead
+from audiencesync.store.slots import UNAVAILABLE
 from audiencesync.store.tables import acts, computations, destinations, leases, memberships, rejections, runs
 
 
@@ -42,30 +43,40 @@ class Known:
 def known(store: Store) -> list[Known]:
     """Every audience the state has ever seen, by key."""
     with store.read() as connection:
-        done = _newest(connection, runs.c.status == "done")
-        failed = _newest(connection, runs.c.status != "done")
-        first = {row.computation_id: row.as_of for row in connection.execute(
-            select(runs.c.computation_id, func.min(runs.c.as_of).label("as_of")).where(runs.c.status == "done")
-            .group_by(runs.c.computation_id))}
+        done, first = _end(connection, newest=True), _end(connection, newest=False)
         found = connection.execute(select(computations).order_by(computations.c.key)).all()
+        failed = {row.id: _failed(connection, row.id, done.get(row.id)) for row in found}
     return [Known(row.id, row.key, row.kind, row.id_kind, row.paused_at, row.pause_reason, row.retired_at,
-                  done.get(row.id), _later(failed.get(row.id), done.get(row.id)), first.get(row.id)) for row in found]
+                  done.get(row.id), failed[row.id], first[row.id].run.as_of if row.id in first else None)
+            for row in found]
 
 
-def _later(failed: Ran | None, done: Ran | None) -> Ran | None:
-    return failed if failed and (done is None or failed.run.number > done.run.number) else None
+def _end(connection: Connection, *, newest: bool) -> dict[int, Ran]:
+    """The newest (or the oldest) run of each computation that ended well: a step along the key, no whole history."""
+    other = runs.alias("other")
+    order = other.c.number.desc() if newest else other.c.number
+    number = (select(other.c.number).where(other.c.computation_id == computations.c.id, other.c.status == "done")
+              .order_by(order).limit(1).correlate(computations).scalar_subquery())
+    return {row.computation_id: _ran(row) for row in connection.execute(_all_runs().where(runs.c.number == number))}
 
 
-def _newest(connection: Connection, *chosen: ColumnElement[bool]) -> dict[int, Ran]:
-    newest = (select(runs.c.computation_id, func.max(runs.c.number).label("number")).where(*chosen)
-              .group_by(runs.c.computation_id).subquery())
-    query = _all_runs().join(newest, (newest.c.computation_id == runs.c.computation_id)
-                             & (newest.c.number == runs.c.number))
-    return {row.computation_id: _ran(row) for row in connection.execute(query)}
+def _failed(connection: Connection, computation_id: int, done: Ran | None) -> Ran | None:
+    """The newest run since the last good one that failed or found stale data; one that is tried again only without.
+
+    Else a failure would be over for as long as the next slot's attempts last.
+    """
+    since = _all_runs().where(runs.c.computation_id == computation_id, runs.c.status != "done",
+                              runs.c.number > (done.run.number if done else 0))
+    for chosen in (runs.c.status != UNAVAILABLE, runs.c.status == UNAVAILABLE):
+        row = connection.execute(since.where(chosen).order_by(runs.c.number.desc()).limit(1)).one_or_none()
+        if row is not None:
+            return _ran(row)
+    return None
 
 
 def _all_runs() -> Select[Any]:
-    return select(runs, computations.c.key).join(computations, computations.c.id == runs.c.computation_id)
+    return (select(runs, computations.c.key)
+            .select_from(runs.join(computations, computations.c.id == runs.c.computation_id)))
 
 
 def _ran(row: Row[Any]) -> Ran:

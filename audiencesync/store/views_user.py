@@ -77,8 +77,7 @@ def user(store: Store, user_id: str, goes_to: Mapping[str, Sequence[str]]) -> li
         refused = _by_computation(connection, _refused(sorted(met), ids, user_id))
         newest = _by_computation(connection, select(runs.c.computation_id, func.max(runs.c.number).label("number"))
                                  .where(runs.c.status == "done").group_by(runs.c.computation_id))
-        ends = {(row.destination, row.computation_id): row.clear_as_of is not None for row in connection.execute(
-            select(positions).where(positions.c.computation_id.in_(ids), positions.c.retired_at.is_not(None)))}
+        at = {(row.destination, row.computation_id): row for row in connection.execute(_positions(ids))}
         fresh = {row.subject: row.at for row in connection.execute(
             select(acts.c.subject, func.max(acts.c.at).label("at")).where(acts.c.command == NEW_ACCOUNT)
             .group_by(acts.c.subject))}
@@ -90,9 +89,9 @@ def user(store: Store, user_id: str, goes_to: Mapping[str, Sequence[str]]) -> li
         refusals = {row.destination: row for row in refused.get(one.id, ())}
         now = _value(stretches, newest[one.id][0].number) if one.id in newest else False
         names = dict.fromkeys([*goes_to.get(one.key, ()), *(row.destination for row in past), *refusals])
-        whole = None if one.retired_at is None else False
         words = tuple(_word(name, user_id, stretches, [row for row in past if row.destination == name],
-                            refusals.get(name), now=now, cleared=ends.get((name, one.id), whole)) for name in names)
+                            refusals.get(name), at.get((name, one.id)), now=now, retired=one.retired_at is not None)
+                      for name in names)
         found.append(Membership(one.key, now, stretches, words))
     return found
 
@@ -134,6 +133,13 @@ def _syncs(ids: Sequence[int], user_id: str) -> Select[Any]:
             .order_by(syncs.c.id.desc()))
 
 
+def _positions(ids: Sequence[int]) -> Select[Any]:
+    """Where destinations stand with these computations, and the instants of those runs."""
+    mine = and_(runs.c.computation_id == positions.c.computation_id, runs.c.number == positions.c.run)
+    return (select(positions, runs.c.as_of).select_from(positions.outerjoin(runs, mine))
+            .where(positions.c.computation_id.in_(ids)))
+
+
 def _refused(names: Sequence[str], ids: Sequence[int], user_id: str) -> Select[Any]:
     return (select(rejections, computations.c.key).join(computations, computations.c.id == rejections.c.computation_id)
             .where(rejections.c.destination.in_(names), rejections.c.computation_id.in_(ids),
@@ -155,11 +161,11 @@ def _value(stretches: Iterable[Stretch], run: int) -> bool:
     return any(stretch.covers(run) for stretch in stretches)
 
 
-def _word(name: str, user_id: str, stretches: Sequence[Stretch], past: Iterable[Any], refused: Any, *,
-          now: bool, cleared: bool | None) -> Word:
+def _word(name: str, user_id: str, stretches: Sequence[Stretch], past: Iterable[Any], refused: Any, at: Any, *,
+          now: bool, retired: bool) -> Word:
     """Walk the destination's syncs back to the last one that it answered for.
 
-    `cleared` says whether an audience that was retired there is cleared; None for one that was not.
+    A sync that retention forgot left its word in the position, which is `at`.
     """
     told: Told | None = None
     unresolved: bool | None = None
@@ -180,8 +186,10 @@ def _word(name: str, user_id: str, stretches: Sequence[Stretch], past: Iterable[
         rejected = Rejected(user_id, refused.key, name, refused.reason, refused.status, refused.tries, refused.since,
                             refused.next_try)
         return Word(name, told, unresolved, None, rejected)
-    if cleared is not None:
-        if not cleared:
+    if told is None and at is not None and at.as_of is not None and any(one.since_run <= at.run for one in stretches):
+        told = Told(_value(stretches, at.run), at.run, at.as_of, at.as_of, "incremental")
+    if retired or (at is not None and at.retired_at is not None):
+        if at is None or at.clear_as_of is None:
             return Word(name, told, unresolved)
         now = False
     known = unresolved if unresolved is not None else told.value if told else False

@@ -16,6 +16,9 @@ from audiencesync.store.decisions import APPROVED, DISCARDED, Decision
 MOST_EXITS, FEW_EXITS = 0.3, 50
 """What holds a change unless the project says otherwise: more than 30 % of an audience exits, and at least 50 users."""
 
+MORE = 1.1
+"""A change that was discarded is asked of a person again when it has grown by more than a tenth."""
+
 WHOLE = 50
 """An audience of at least so many members that empties is held whatever the limits are."""
 
@@ -101,7 +104,13 @@ def target(store: Store, audience: Audience, known: runs.Due, position: int, dec
         if decision.to_run == known.run.number:
             return newest
         return Target(decision.to_run, runs.instant_of(store, known.computation_id, decision.to_run), aside=True)
-    return Target(known.run.number, known.run.as_of, hold=Hold(known.run.number, found, why, said == DISCARDED))
+    quiet = decision is not None and said == DISCARDED and not grown(decision, found)
+    return Target(known.run.number, known.run.as_of, hold=Hold(known.run.number, found, why, quiet))
+
+
+def grown(decision: Decision, found: Net) -> bool:
+    """Whether a change is so much larger than the one discarded that it is asked of a person again."""
+    return found.entered + found.exited > MORE * (decision.entered + decision.exited)
 
 
 def verdict(store: Store, computation_id: int, position: int, decision: Decision | None) -> str:

@@ -56,7 +56,7 @@ class Courier:
     def deliver(self) -> Iterator[Tick]:
         """Work every sync the agenda has; `outcomes` says afterwards what became of each. Raises LeaseHeld."""
         name = self.agenda.destination
-        blocked = blocked_account(self.store, self.agenda.project.root, name, self.destination)
+        blocked = self._blocked(name)
         if blocked is not None:
             self.outcomes.append(blocked)
             return
@@ -72,12 +72,12 @@ class Courier:
 
     def _work_all(self, lease: leases.Lease, wire: Wire) -> Iterator[Tick]:
         name, pace, failed = self.agenda.destination, Pace(self.destination.pace()), 0
-        blocked = blocked_account(self.store, self.agenda.project.root, name, self.destination)
+        blocked = self._blocked(name)
         if blocked is not None:  # since the look before the lease
             self.outcomes.append(blocked)
             return
         syncs.unsettle(self.store, lease, syncs.open_syncs(self.store, name), settle=self.destination.settle)
-        while (sync := self.agenda.next_sync(lease)) is not None:
+        while (blocked := self._blocked(name)) is None and (sync := self.agenda.next_sync(lease)) is not None:
             outcome = yield from self._work(lease, wire, sync, pace)
             self.outcomes.append(outcome)
             _log(sync, outcome)
@@ -89,7 +89,12 @@ class Courier:
             if outcome.status != "waiting" or outcome.until is not None or failed > 1:
                 break
             self.agenda.set_aside.add(sync.id)
+        if blocked is not None:  # since a sync before the next one
+            self.outcomes.append(blocked)
         self._say_what_waits()
+
+    def _blocked(self, name: str) -> Outcome | None:
+        return blocked_account(self.store, self.agenda.project.root, name, self.destination)
 
     def _work(self, lease: leases.Lease, wire: Wire, sync: Sync, pace: Pace) -> Generator[Tick, None, Outcome]:
         settings, told = self.destination, 0
@@ -107,6 +112,8 @@ class Courier:
             if isinstance(step, Read):
                 machine.offer(next(pages, None))
                 failpoints.reach("page.read")
+            elif isinstance(step, Commit) and self._stops_before(machine, sync, step):
+                continue
             elif isinstance(step, Commit):
                 told += len(step.progress.accepted)
                 self._commit(lease, machine, sync, step)
@@ -129,12 +136,22 @@ class Courier:
         if reason := self.interrupted():
             self._ask_to_stop(machine, "interrupted", reason)
         elif self.monotonic() >= self._looked + 1.0:
-            self._looked = self.monotonic()
-            blocked = blocked_account(self.store, self.agenda.project.root, sync.destination, self.destination)
-            if blocked is not None:
-                self._ask_to_stop(machine, blocked.status, blocked.reason)
-            elif self.agenda.something_else(sync, self._looked):
-                self._ask_to_stop(machine, "yielded", "something else goes first")
+            self._look(machine, sync)
+
+    def _look(self, machine: Delivery, sync: Sync) -> None:
+        self._looked = self.monotonic()
+        blocked = self._blocked(sync.destination)
+        if blocked is not None:
+            self._ask_to_stop(machine, blocked.status, blocked.reason)
+        elif self.agenda.something_else(sync, self._looked):
+            self._ask_to_stop(machine, "yielded", "something else goes first")
+
+    def _stops_before(self, machine: Delivery, sync: Sync, step: Commit) -> bool:
+        """Whether somebody paused it before this commit would let other pages leave: then it is not made so."""
+        if self._asked or step.progress.claimed == step.progress.acknowledged:
+            return False
+        self._look(machine, sync)
+        return bool(self._asked)
 
     def _ask_to_stop(self, machine: Delivery, status: str, reason: str) -> None:
         self._asked = self._asked or status

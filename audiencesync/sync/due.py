@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
@@ -71,6 +71,8 @@ class Desk:
     holder: str
     interrupted: Callable[[], bool]
     edited: frozenset[str] = frozenset()
+    turns: AbstractContextManager[object] = field(default_factory=nullcontext)
+    """What is entered for each audience, where only so many may be asked of the source at once."""
 
     def work(self) -> Done:
         """Compute whatever is due now and nobody else is computing. Raises StateUnavailable."""
@@ -166,8 +168,10 @@ class Desk:
         with open_source(self.project.source) as source:
             computer: Computer | None = None
             for audience in audiences:
+                if everything_paused(self.store, self.project.root):
+                    return
                 try:
-                    with self._lease(audience.key) as lease:
+                    with self.turns, self._lease(audience.key) as lease:
                         seen = self._seen(audience.key)
                         if self._moment(audience, seen, slot, instant(self.store, None), Done()) is None:
                             continue  # another process has done it since

@@ -18,7 +18,7 @@ class Kept:
     def __init__(self, store: Store, lease: leases.Lease) -> None:
         self.lease = lease
         self.lost = False
-        self._store = store
+        self._store, self._said = store, False
         self._ended = threading.Event()
         self._thread: threading.Timer | None = None
         self._again()
@@ -37,7 +37,9 @@ class Kept:
             self.lost = True
             return
         except AudiencesyncError as error:
-            LOGGER.warning("lease not renewed", extra={"lease": self.lease.name, "reason": str(error)})
+            if not self._said:
+                LOGGER.warning("lease not renewed", extra={"lease": self.lease.name, "reason": str(error)})
+            self._said = True
         self._again()
 
     def end(self) -> None:

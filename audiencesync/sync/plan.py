@@ -100,7 +100,7 @@ def _audience(project: Project, thought: Store, computer: Computer, audience: Au
 def _owed(project: Project, store: Store, thought: Store, audience: Audience, known: runs.Due | None,
           desks: Sequence[Desk]) -> None:
     """An audience that cannot be computed is still told as of its last run where a destination lags behind."""
-    if known is None or known.run is None or known.retired or known.paused:
+    if known is None or known.run is None or known.retired:
         return
     shape = envelope(project.name, audience, str(known.id_kind), known.run.as_of)
     span = Span(known.computation_id, audience.key, 0, known.run.number, shape)

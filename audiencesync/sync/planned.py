@@ -26,17 +26,20 @@ def plan_sync(thought: Store, held: Stage, desk: Desk, audience: Audience, ident
     run, status, reason = _standing(thought, desk, identity)
     slot, mode, part = next(desk.numbers), "incremental" if run else "initial", ""
     entered, exited = planning.think(held, slot, identity, run)
-    why = _why_held(thought, audience, identity, run, entered, exited) if status == "ready" else ""
-    said = brakes.verdict(thought, identity, run, desk.decided.get(identity)) if why else ""
+    net = _net(thought, identity, run, entered, exited)
+    why = brakes.why_held(audience.guard, net, initial=not run) if status == "ready" else ""
+    decision = desk.decided.get(identity)
+    said = brakes.verdict(thought, identity, run, decision) if why else ""
     if said == decisions.APPROVED and (upto := desk.decided[identity].to_run) == newest:
         why = ""
     elif said == decisions.APPROVED:  # which goes first, in a sync of its own; what is left is judged anew
         desk.approved.append((mode, Span(identity, span.key, run, upto, span.envelope)))
         slot, part, mode = next(desk.numbers), f"after {mode}", "incremental"
         entered, exited = planning.think(held, slot, identity, upto)
-        why = _why_held(thought, audience, identity, upto, entered, exited)
+        why = brakes.why_held(audience.guard, _net(thought, identity, upto, entered, exited))
     if why:
-        status, reason = _waits(why, span.key, desk.name, said)
+        quiet = said == decisions.DISCARDED and decision is not None and not brakes.grown(decision, net)
+        status, reason = _waits(why, span.key, desk.name, quiet=quiet)
     again = 0 if part else planning.think_again(held, slot, desk.name, identity, desk.open)
     if not part or entered + exited:
         desk.rows.append(PlannedSync(span.key, desk.name, mode, status, entered, exited, again, reason))
@@ -44,13 +47,12 @@ def plan_sync(thought: Store, held: Stage, desk: Desk, audience: Audience, ident
         desk.plan(slot, mode, part, identity, span)
 
 
-def _why_held(thought: Store, audience: Audience, identity: int, run: int, entered: int, exited: int) -> str:
-    before = decisions.members_at(thought, identity, run) if run else 0
-    return brakes.why_held(audience.guard, brakes.Net(entered, exited, before), initial=not run)
+def _net(thought: Store, identity: int, run: int, entered: int, exited: int) -> brakes.Net:
+    return brakes.Net(entered, exited, decisions.members_at(thought, identity, run) if run else 0)
 
 
-def _waits(why: str, key: str, name: str, said: str) -> tuple[str, str]:
-    if said == decisions.DISCARDED:
+def _waits(why: str, key: str, name: str, *, quiet: bool) -> tuple[str, str]:
+    if quiet:
         return "discarded", f"{why}; discarded until a newer run is harmless"
     return "held", f"{why}; after the run: audiencesync approve {key} --destination {name}"
 

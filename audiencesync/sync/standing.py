@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 
 from audiencesync.model import Audience, Left, Project, Trouble
 from audiencesync.store import decisions, planning, runs
@@ -19,7 +20,7 @@ from audiencesync.sync.due import desks
 from audiencesync.sync.troubles import troubles
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Overview:
     """All that is known of where things stand, as of the state's own `now`.
 
@@ -40,6 +41,11 @@ class Overview:
     defined: Mapping[str, Audience]
     slots: tuple[tuple[str, datetime | None], ...] = ()
     """Each schedule, and when it is due next; None before its first run."""
+
+    @cached_property
+    def by_key(self) -> Mapping[str, Known]:
+        """What is known, by key."""
+        return {one.key: one for one in self.known}
 
     @property
     def troubles(self) -> tuple[Trouble, ...]:
@@ -95,7 +101,7 @@ def _holds(project: Project, store: Store, defined: Mapping[str, Audience],
             if one.destination != name or mine is None or mine.run is None or mine.retired or mine.paused or one.leaves:
                 continue
             position = stands.get(mine.computation_id, NOWHERE).run
-            if one.sync is not None or position >= mine.run.number:
+            if (one.sync is not None and one.mode != "backfill") or position >= mine.run.number:
                 continue
             aim = brakes.target(store, defined[one.key], mine, position, decided.get(mine.computation_id))
             if aim.hold is not None:

@@ -132,16 +132,17 @@ def _of_sync(seen: Overview, one: Standing, *, first: bool) -> Iterator[Trouble]
     if one.settled_at is not None and one.settled_at > seen.now:
         yield at("settle", why="an unanswered request may still arrive (settle), so the next sync waits",
                  help=f"{AGAIN}, after that", until=one.settled_at)
-    elif hold is not None:
+    if hold is not None:
         kind, why, help_ = held(one.key, one.destination, hold)
         yield at(kind, why=why, help=help_, since=one.oldest_unsent)
-    elif one.leaves and one.destination in _destinations_of(seen, one.key):
+    if one.leaves and one.destination in _destinations_of(seen, one.key):
         yield at("retired", why="it is retired there and told no more, though its file still names the destination",
                  help=f"take {one.destination} out of the file's destinations")
     elif one.pending and one.sync is None:
         yield at("pending", why=f"{counted(one.pending, 'call')} due", help=AGAIN, since=one.oldest_unsent)
     if one.rejected:
-        members = next((known.run.run.members for known in seen.known if known.key == one.key and known.run), 0)
+        ran = seen.by_key[one.key].run
+        members = ran.run.members if ran else 0
         yield at("rejected" if one.rejected > SHARE * members else "refusals",
                  why=f"{counted(one.rejected, 'user')} refused", since=one.refused_since, until=one.next_try,
                  help=f"audiencesync rejected --destination {one.destination}; every sync tries them again",
@@ -181,7 +182,7 @@ def late_since(seen: Overview, one: Standing) -> datetime | None:
     What is paused, held, failed or stale has its own trouble; an initial sync that goes on is no lateness.
     """
     audience = seen.defined.get(one.key)
-    known = next(found for found in seen.known if found.key == one.key)
+    known = seen.by_key[one.key]
     if (audience is None or audience.schedule == MANUAL or one.leaves or known.paused_at is not None
             or known.run is None or known.failed is not None or (one.key, one.destination) in seen.holds):
         return None
