@@ -115,8 +115,7 @@ def _stop_file(session: Session) -> Path:
 @click.command()
 @click.argument("name", metavar="[KEY|DESTINATION]", required=False)
 @click.option("--all", "everything", is_flag=True, help="Everything; what was paused by its own name stays so.")
-@click.option("--same-account", "account", flag_value="same", help="The key was renewed; go on where it stood.")
-@click.option("--new-account", "account", flag_value="new", help="The account is another: tell it everything anew.")
+@options.accounts
 @options.reason()
 @options.wait()
 @options.output()

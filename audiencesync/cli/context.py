@@ -155,10 +155,10 @@ def opened(url: str, *, must_exist: bool) -> Store:
     except BaseException:  # whatever it was, the connections are given back before it goes on
         store.close()
         raise
+    store.close()
     if empty:
-        store.close()
         raise StateMissing(_MISSING)
-    return store
+    return Store.open(url, create=False)  # one that vanishes later is missed, and never begun anew
 
 
 _MISSING = ("there is no state here, and state_must_exist forbids to begin a new one, which would tell everybody anew: "

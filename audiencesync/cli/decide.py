@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,8 +28,7 @@ RUN = click.option("--run", "number", type=click.IntRange(1), default=None, meta
 @click.argument("name", metavar="KEY|DESTINATION")
 @options.destination("Approve it for this destination only.")
 @RUN
-@click.option("--same-account", "account", flag_value="same", help="The key was renewed; go on where it stood.")
-@click.option("--new-account", "account", flag_value="new", help="The account is another: tell it everything anew.")
+@options.accounts
 @options.reason()
 @options.wait()
 @options.output()
@@ -85,13 +85,14 @@ def _decide(session: Session, store: Store, key: str, names: Sequence[str], numb
 
     verb = "approve" if verdict == "approved" else "discard"
     wanted = session.destinations(names)
-    held = {name: hold for (of, name), hold in overview(session.project, store, counted=False).holds.items()
-            if of == key and name in wanted}
+    seen = overview(session.project, store, counted=False)
+    held = {name: hold for (of, name), hold in seen.holds.items() if of == key and name in wanted}
     if not held:
         where = f" at {', '.join(names)}" if names else ""
         raise UsageError(f"nothing of {key} is held{where} now; audiencesync status shows what is")
-    _check_run(key, held, number, verb)
     identity = runs.latest(store, [key])[key].computation_id
+    stands = {one.destination: one.position for one in seen.standings if one.key == key}
+    held = {name: _shown(store, identity, key, name, hold, stands[name], number, verb) for name, hold in held.items()}
     act = Act(who(), " ".join([verb, key, *(f"--destination {name}" for name in held),
                                f"--run {next(iter(held.values())).to_run}"]), reason)
     decide(store, key, [(name, identity, Decision(hold.to_run, hold.net.entered, hold.net.exited, verdict))
@@ -105,11 +106,19 @@ def _decide(session: Session, store: Store, key: str, names: Sequence[str], numb
         for name, hold in held.items()]}, words)
 
 
-def _check_run(key: str, held: dict[str, Hold], number: int | None, verb: str) -> None:
-    for name, hold in held.items():
-        if number is not None and number != hold.to_run:
-            raise UsageError(f"{key} at {name}: what is held now is up to run {hold.to_run}, not {number}: {hold.why}; "
-                             f"if that is meant: audiencesync {verb} {key} --destination {name} --run {hold.to_run}")
+def _shown(store: Store, identity: int, key: str, name: str, hold: Hold, position: int, number: int | None,
+           verb: str) -> Hold:
+    """The change as it was shown: up to the run that is named, though newer ones have come since."""
+    from audiencesync.store.decisions import members_at
+    from audiencesync.sync import brakes
+
+    if number is None or number == hold.to_run:
+        return hold
+    if position < number < hold.to_run:
+        before = members_at(store, identity, position)
+        return replace(hold, to_run=number, net=brakes.Net(*brakes.net(store, identity, position, number), before))
+    raise UsageError(f"{key} at {name}: what is held now is up to run {hold.to_run}, not {number}: {hold.why}; "
+                     f"if that is meant: audiencesync {verb} {key} --destination {name} --run {hold.to_run}")
 
 
 @click.command()

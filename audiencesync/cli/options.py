@@ -72,6 +72,23 @@ def max_duration() -> Decorator:
                         help="End with 75 after so long, such as 90m; the next call goes on.")
 
 
+def accounts(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--same-account and --new-account, of which one may be given: `account` is same, new or None."""
+    def remember(word: str) -> Callable[[click.Context, click.Parameter, bool], None]:
+        def take(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+            if value and ctx.params.get("account"):
+                raise click.UsageError("--same-account or --new-account, not both", ctx)
+            ctx.params["account"] = word if value else ctx.params.get("account")
+
+        return take
+
+    for word, what in (("new", "The account is another: tell it everything anew."),
+                       ("same", "The key was renewed; go on where it stood.")):
+        command = click.option(f"--{word}-account", is_flag=True, expose_value=False, callback=remember(word),
+                               help=what)(command)
+    return command
+
+
 def reason() -> Decorator:
     """--reason."""
     return click.option("--reason", default="", metavar="WORDS", help="Why, for those who look later.")

@@ -48,7 +48,7 @@ def _audiences(seen: Overview, zone: tzinfo) -> str:
     rows = []
     for one in seen.known:
         state = ("retired" if one.retired_at else "file is gone" if one.key in seen.gone else "paused" if one.paused_at
-                 else "failed" if one.failed else "")
+                 else one.failed.run.status if one.failed else "")
         last = one.run.run if one.run else None
         rows.append([one.key, moment(last.as_of, zone), number(last.members), number(last.entered, sign="+"),
                      number(last.exited, sign="-"), state] if last else [one.key, "-", "-", "-", "-", state])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, tzinfo
+
+_VALUE = re.compile(r"(row [\d,]+ of the result: [^:]+):.*")
 
 
 def stamp(at: datetime | None) -> str | None:
@@ -27,6 +30,11 @@ def number(value: int, *, sign: str = "") -> str:
 def counted(value: int, thing: str) -> str:
     """A count with its noun: 1 audience, 2 audiences."""
     return f"{number(value)} {thing}{'' if value == 1 else 's'}"
+
+
+def cause(error: str | None) -> str:
+    """Why a run failed, for logs and alerts: on one line, without a picture of the place and without a row's value."""
+    return _VALUE.sub(r"\1", (error or "").partition("\n")[0])
 
 
 def plain(text: str) -> str:

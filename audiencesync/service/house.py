@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from audiencesync import clock
@@ -15,7 +15,7 @@ from audiencesync.service.alarms import Alarms
 from audiencesync.service.pages import Vitals
 from audiencesync.store import housekeeping, leases, migrate
 from audiencesync.store.told import Told
-from audiencesync.sync.standing import overview
+from audiencesync.sync.standing import Overview, overview
 
 if TYPE_CHECKING:
     from audiencesync.service import Service
@@ -37,6 +37,7 @@ class House:
     vitals: Vitals
     alarms: Alarms
     began: float = field(default_factory=clock.monotonic)
+    late: dict[str, datetime] = field(default_factory=dict)
 
     def pulse(self) -> float:
         """Show that this process lives, and that the state answers at the revision it should have."""
@@ -69,17 +70,23 @@ class House:
             return 1.0
         try:
             seen = overview(project, self.service.store, counted=False)
+            self._note_late(seen)
             self.alarms.tell(self.service.store, project.alerts, (*seen.troubles, *self.service.definitions.troubles),
-                              self._sure_of(project), lambda: leases.renew(self.service.store, lease))
+                              self._sure_of(project, seen.now), lambda: leases.renew(self.service.store, lease))
         finally:
             leases.release(self.service.store, lease)
         return WATCH
 
-    def _sure_of(self, project: Project) -> Callable[[Told], bool]:
+    def _note_late(self, seen: Overview) -> None:
+        """Since when this process sees a destination late: what is resumed or mended is late until it has caught up."""
+        late = {one.what for one in seen.troubles if one.kind == "late"}
+        self.late = {what: self.late.get(what, seen.now) for what in late}
+
+    def _sure_of(self, project: Project, now: datetime) -> Callable[[Told], bool]:
         """Whether this process can know that a trouble lasts or is over.
 
-        It cannot of mistakes in another host's files, of audiences whose file is broken here, and of lateness while it
-        only begins to catch up.
+        It cannot of mistakes in another host's files, of audiences whose file is broken here, and of lateness that has
+        only begun, or while it only begins to catch up itself.
         """
         defined = {audience.key for audience in project.audiences}
         catching_up = clock.monotonic() < max(self.began, self.vitals.returned) + UNSURE
@@ -87,6 +94,8 @@ class House:
         def sure(one: Told) -> bool:
             if one.kind == "definitions":
                 return one.what.endswith(f" on {self.vitals.host}")
+            if one.kind == "late" and one.what in self.late:
+                return now - self.late[one.what] >= timedelta(seconds=UNSURE)
             if one.kind == "late" and catching_up:
                 return False
             return not (project.broken and one.key and one.key not in defined)

@@ -120,7 +120,7 @@ def _trouble(value: Any, name: str) -> tuple[str, str] | None:
         return "NULL", f"add WHERE {name} IS NOT NULL"
     if kind not in _LEGAL:
         what = _KINDS.get(kind, f"of the type {kind.__name__}")
-        return f"{what}; ids are text, integers or UUIDs", f"cast it: CAST(... AS text) AS {name}"
+        return f"{what}: {_shown(value)}; ids are text, integers or UUIDs", f"cast it: CAST(... AS text) AS {name}"
     text = str(value)
     tests: tuple[tuple[Callable[[str], bool], str, str], ...] = (
         (lambda text: not text.strip(), "blank", f"add WHERE trim({name}) <> ''"),
@@ -131,8 +131,13 @@ def _trouble(value: Any, name: str) -> tuple[str, str] | None:
         (lambda text: _width(text) > WIDEST, f"{_width(text):,} bytes of UTF-8 long; at most {WIDEST:,} are allowed",
          f"is {name} the right column?"),
     )
-    return next(((what, hint) for fails, what, hint in tests if fails(text)), None)
+    return next(((f"{what}: {_shown(value)}", hint) for fails, what, hint in tests if fails(text)), None)
 
 
 def _width(text: str) -> int:
     return len(text.encode(errors="surrogatepass"))
+
+
+def _shown(value: Any) -> str:
+    text = repr(value[:60] if isinstance(value, str | bytes) else value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DisconnectionError
 from sqlalchemy.pool import StaticPool
 
 from audiencesync.errors import UsageError
@@ -70,7 +71,30 @@ def open_engine(url: str, *, create: bool = True) -> Engine:
                                connect_args={"check_same_thread": False})
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin)
+    if not isinstance(engine.pool, StaticPool):
+        _watch_file(engine, Path(str(parsed.database)))
     return engine
+
+
+def _watch_file(engine: Engine, path: Path) -> None:
+    """A connection to a file that was moved away or replaced would go on with what nobody else sees."""
+    def remember(_connection: DBAPIConnection, record: Any) -> None:
+        record.info["file"] = _identity(path)
+
+    def check(_connection: DBAPIConnection, record: Any, _proxy: object) -> None:
+        if record.info.get("file") != _identity(path):
+            raise DisconnectionError("the file is another one")
+
+    event.listen(engine, "connect", remember)
+    event.listen(engine, "checkout", check)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _postgresql(url: URL) -> Engine:

@@ -26,7 +26,7 @@ class Ran(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """An audience as the state knows it: its newest run that ended well, and a newer one that did not."""
+    """An audience as the state knows it: its newest run that ended well, a newer one that did not, and since when."""
 
     computation_id: int
     key: str
@@ -38,6 +38,7 @@ class Known:
     run: Ran | None
     failed: Ran | None
     first_as_of: datetime | None = None
+    failing_since: datetime | None = None
 
 
 def known(store: Store) -> list[Known]:
@@ -47,8 +48,8 @@ def known(store: Store) -> list[Known]:
         found = connection.execute(select(computations).order_by(computations.c.key)).all()
         failed = {row.id: _failed(connection, row.id, done.get(row.id)) for row in found}
     return [Known(row.id, row.key, row.kind, row.id_kind, row.paused_at, row.pause_reason, row.retired_at,
-                  done.get(row.id), failed[row.id], first[row.id].run.as_of if row.id in first else None)
-            for row in found]
+                  done.get(row.id), failed[row.id][0], first[row.id].run.as_of if row.id in first else None,
+                  failed[row.id][1]) for row in found]
 
 
 def _end(connection: Connection, *, newest: bool) -> dict[int, Ran]:
@@ -60,8 +61,10 @@ def _end(connection: Connection, *, newest: bool) -> dict[int, Ran]:
     return {row.computation_id: _ran(row) for row in connection.execute(_all_runs().where(runs.c.number == number))}
 
 
-def _failed(connection: Connection, computation_id: int, done: Ran | None) -> Ran | None:
-    """The newest run since the last good one that failed or found stale data; one that is tried again only without.
+def _failed(connection: Connection, computation_id: int, done: Ran | None) -> tuple[Ran | None, datetime | None]:
+    """The newest run since the last good one that failed or found stale data, and when the first of its kind ended.
+
+    One that is tried again counts only where there is none of those.
 
     Else a failure would be over for as long as the next slot's attempts last.
     """
@@ -70,8 +73,9 @@ def _failed(connection: Connection, computation_id: int, done: Ran | None) -> Ra
     for chosen in (runs.c.status != UNAVAILABLE, runs.c.status == UNAVAILABLE):
         row = connection.execute(since.where(chosen).order_by(runs.c.number.desc()).limit(1)).one_or_none()
         if row is not None:
-            return _ran(row)
-    return None
+            same = since.where(runs.c.status == row.status).order_by(runs.c.number).limit(1)
+            return _ran(row), connection.execute(same).one().ended_at
+    return None, None
 
 
 def _all_runs() -> Select[Any]:

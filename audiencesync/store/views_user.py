@@ -186,8 +186,8 @@ def _word(name: str, user_id: str, stretches: Sequence[Stretch], past: Iterable[
         rejected = Rejected(user_id, refused.key, name, refused.reason, refused.status, refused.tries, refused.since,
                             refused.next_try)
         return Word(name, told, unresolved, None, rejected)
-    if told is None and at is not None and at.as_of is not None and any(one.since_run <= at.run for one in stretches):
-        told = Told(_value(stretches, at.run), at.run, at.as_of, at.as_of, "incremental")
+    if told is None and at is not None and at.as_of is not None and _value(stretches, at.run):
+        told = Told(True, at.run, at.as_of, at.as_of, "incremental")
     if retired or (at is not None and at.retired_at is not None):
         if at is None or at.clear_as_of is None:
             return Word(name, told, unresolved)

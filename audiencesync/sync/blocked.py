@@ -12,7 +12,8 @@ STOP_FILE = "audiencesync.stop"
 """While a file of this name lies beside audiencesync.yml everything is paused, also when the state is away."""
 
 RESUME_ALL = "audiencesync resume --all"
-ACCOUNT = "the account is another than the one told so far"
+ACCOUNT = ("the account is another than the one told so far: the same with a renewed key, or a new one that is to be "
+           "told everything anew?")
 
 
 def stop_file(root: Path) -> str:
@@ -41,8 +42,7 @@ def paused_by_all(reason: str | None) -> str:
 
 def account_help(name: str) -> str:
     """The command that says whose account it is."""
-    return (f"audiencesync approve {name} --same-account (the key was renewed) or --new-account "
-            "(tell it everything anew)")
+    return f"audiencesync approve {name} --same-account  or  audiencesync approve {name} --new-account"
 
 
 def blocked_account(store: Store, root: Path, name: str, destination: Destination) -> Outcome | None:

@@ -20,6 +20,7 @@ from audiencesync.errors import (
     StateUnavailable,
 )
 from audiencesync.model import Audience, Project, Run
+from audiencesync.report import cause
 from audiencesync.store import runs
 from audiencesync.store.connect import Store
 from audiencesync.store.leases import Lease
@@ -90,7 +91,8 @@ class Computer:
             meter.run(audience.key, run.status, seconds, entered=run.entered, exited=run.exited)
             LOGGER.log(logging.WARNING if errors else logging.INFO, "run %s", run.status, extra={
                 "computation": audience.key, "run": run.number, "as_of": run.as_of.isoformat(), "members": run.members,
-                "entered": run.entered, "exited": run.exited, "seconds": round(seconds, 3), "error": run.error or ""})
+                "entered": run.entered, "exited": run.exited, "seconds": round(seconds, 3),
+                "error": cause(run.error)})
         return run, errors
 
     def _attempt(self, audience: Audience, lease: Lease | None, *, retried: bool) -> tuple[Run, Errors]:

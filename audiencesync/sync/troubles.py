@@ -9,7 +9,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from audiencesync.model import Trouble
-from audiencesync.report import counted
+from audiencesync.report import cause, counted
 from audiencesync.schedule import longest_interval
 from audiencesync.store.accounts import EVERYTHING, OURSELVES
 from audiencesync.store.standings import Standing
@@ -93,9 +93,10 @@ def _of_audiences(seen: Overview) -> Iterator[Trouble]:
              and one.key in seen.defined and one.retired_at is None]
     if stale:
         newest = max((one.failed for one in stale if one.failed is not None), key=lambda ran: ran.ended_at)
-        yield Trouble("stale", "the source", f"{counted(len(stale), 'audience')} not computed: {newest.run.error}",
+        why = (newest.run.error or "").partition(" is not computed: ")[2]
+        yield Trouble("stale", "the source", f"{counted(len(stale), 'audience')} not computed: {why}",
                       "see to the load of the source; the next slot, or audiencesync sync, computes them again",
-                      since=newest.ended_at)
+                      since=min(one.failing_since for one in stale if one.failing_since is not None))
     for one in seen.known:
         what = f"audience {one.key}"
         if one.retired_at is not None:
@@ -109,8 +110,9 @@ def _of_audiences(seen: Overview) -> Iterator[Trouble]:
         if one.failed is not None and one.key not in seen.gone and one.failed.run.status != "stale":
             final = one.failed.run.status == "failed"
             yield Trouble("failed" if final else "retrying", what,
-                          f"its last run failed: {one.failed.run.error}" + ("" if final else "; it is tried again"),
-                          f"mend it, then: {AGAIN} {one.key}", since=one.failed.ended_at, key=one.key)
+                          f"its last run failed: {cause(one.failed.run.error)}"
+                          + ("" if final else "; it is tried again"),
+                          f"mend it, then: {AGAIN} {one.key}", since=one.failing_since, key=one.key)
         if one.key in seen.gone:
             yield Trouble("gone", what, "its file is gone, so destinations keep what they were told",
                           f"put the file back, or tell everybody that he left: audiencesync retire {one.key} --clear",
@@ -129,7 +131,8 @@ def _of_sync(seen: Overview, one: Standing, *, first: bool) -> Iterator[Trouble]
         why = f"; it stopped at: {said}" if said else ""
         yield at("open", why=f"the {one.mode} sync is not finished: {one.told:,} of {one.total:,} told{some}{why}",
                  help=AGAIN, since=one.opened_at, leaving=leaving)
-    if one.settled_at is not None and one.settled_at > seen.now:
+    settling = one.settled_at is not None and one.settled_at > seen.now
+    if settling:
         yield at("settle", why="an unanswered request may still arrive (settle), so the next sync waits",
                  help=f"{AGAIN}, after that", until=one.settled_at)
     if hold is not None:
@@ -138,7 +141,7 @@ def _of_sync(seen: Overview, one: Standing, *, first: bool) -> Iterator[Trouble]
     if one.leaves and one.destination in _destinations_of(seen, one.key):
         yield at("retired", why="it is retired there and told no more, though its file still names the destination",
                  help=f"take {one.destination} out of the file's destinations")
-    elif one.pending and one.sync is None:
+    elif one.pending and one.sync is None and hold is None and not settling:
         yield at("pending", why=f"{counted(one.pending, 'call')} due", help=AGAIN, since=one.oldest_unsent)
     if one.rejected:
         ran = seen.by_key[one.key].run
