@@ -411,7 +411,7 @@ def test_a_discarded_change_is_not_sent_and_nobody_is_asked_until_a_newer_run_is
     discard(house, "x")
     assert holds(house) == {}
     requests = server.requests
-    for members in (CROWD[60:], CROWD[70:], []):
+    for members in (CROWD[60:], CROWD[66:], [*CROWD[63:], "new"]):
         house.members("x", members)
         report = house.sync("x")
         assert exit_code(report) == 0
@@ -419,6 +419,9 @@ def test_a_discarded_change_is_not_sent_and_nobody_is_asked_until_a_newer_run_is
         assert "discarded" in report.syncs[0].reason
     assert server.requests == requests
     assert position(house, "x") == 1
+    house.members("x", CROWD[67:])
+    assert agree(house).syncs[0].status == "held", "what has grown by more than a tenth is asked of a person again"
+    assert list(holds(house)) == [("x", "a")]
     house.members("x", CROWD[3:])
     since = len(server.calls)
     assert exit_code(house.sync()) == 0
@@ -505,9 +508,10 @@ def test_a_plan_says_of_a_discarded_change_that_it_is_discarded(make: Make) -> N
     house = make("x")
     house.members("x", CROWD)
     house.sync()
-    house.members("x", [])
+    house.members("x", CROWD[91:])
     house.sync()
     discard(house, "x")
+    house.members("x", [])
     [row] = agree(house).syncs
     assert row.status == "discarded"
     assert "until a newer run is harmless" in row.reason

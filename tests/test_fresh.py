@@ -75,6 +75,18 @@ def test_every_database_s_own_moments_are_understood(kind: str, url: str, expres
     assert bool(ask(url, f"SELECT {expression.format(**types)}")) is stale
 
 
+def test_a_moment_without_a_zone_is_utc_wherever_the_process_lives(
+        url: str, kind: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    fill(url, f"CREATE TABLE loads (loaded {'TEXT' if kind == 'sqlite' else 'TIMESTAMP'})",
+         "INSERT INTO loads VALUES ('2026-11-22 06:00:00')")
+    request.addfinalizer(time.tzset)
+    for zone in ("Asia/Kolkata", "America/Lima"):
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+        assert ask(url, "SELECT max(loaded) FROM loads") == ""
+        assert ask(url, "SELECT max(loaded) FROM loads", at=NOON + timedelta(seconds=1)) != ""
+
+
 @pytest.mark.parametrize("sql", ["SELECT max(loaded) FROM loads", "SELECT loaded FROM loads", "SELECT NULL"])
 def test_where_nothing_was_ever_loaded_the_source_is_stale(url: str, sql: str) -> None:
     fill(url, "CREATE TABLE loads (loaded TIMESTAMP)")

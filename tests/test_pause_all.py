@@ -318,7 +318,8 @@ def test_a_changed_account_is_held_until_a_person_says_that_it_is_the_same(
     assert shop.run("sync").code == 0
     for server in servers:
         assert server.told() == {("buyers", "u3"): True, ("others", "u3"): True}, "from where it stood"
-    assert recorded(shop) == [("resume", name, "same account") for name in ("segment", "other")]
+    typed = "resume" if command == "resume" else "approve {} --same-account"
+    assert recorded(shop) == [(typed.format(name), name, "same account") for name in ("segment", "other")]
 
 
 @pytest.mark.parametrize("command", ["approve", "resume"])

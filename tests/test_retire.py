@@ -276,17 +276,25 @@ def test_a_destination_that_was_never_told_is_not_told_now_either(make: Make) ->
 
 
 def test_an_audience_that_never_had_a_member_is_retired_without_a_request(make: Make) -> None:
-    house = make("x", "mail")
-    house.change("mail", sql="SELECT user_id AS email FROM members WHERE key = 'mail'")
+    """It goes along with others, and comes before them."""
+    house = make("empty", "mail", "x")
+    server = house.servers["a"]
+    for key in ("empty", "mail"):
+        house.change(key, sql=f"SELECT user_id AS email FROM members WHERE key = '{key}'")
     house.members("mail", ["a@b.co"])
-    house.sync()
-    for key in ("x", "mail"):
+    for key in ("empty", "mail", "x"):
+        house.sync(key)
+    retire(house, "x", clear=True)
+    delete_file(house, "x")
+    requests = server.requests
+    assert exit_code(house.sync()) == 0
+    assert (server.requests, position(house, "x")) == (requests, 0)
+    for key in ("empty", "mail"):
         retire(house, key, clear=True)
         delete_file(house, key)
     assert exit_code(house.sync()) == 0
-    assert house.servers["a"].told() == {("mail", "a@b.co"): False}
-    assert house.servers["a"].calls[-1]["traits"] == {"mail": False, "email": "a@b.co"}
-    assert (position(house, "x"), position(house, "mail")) == (0, 0)
+    assert [call["traits"] for call in server.calls] == [{"mail": value, "email": "a@b.co"} for value in (True, False)]
+    assert (position(house, "empty"), position(house, "mail")) == (0, 0)
     at_rest(house)
 
 
