@@ -311,15 +311,16 @@ def test_a_changed_account_is_held_until_a_person_says_that_it_is_the_same(
     waits = [one for one in shop.run("status", "-o", "json").document["waits"] if one["kind"] == "account"]
     assert [one["destination"] for one in waits] == ["other", "segment"]
     assert shop.run("status", "--check").code == 4
-    for name in ("segment", "other"):
-        assert shop.run(command, name, "--same-account").code == 0
+    assert shop.run(command, "segment", "--same-account").code == 0
+    assert shop.run(command, "other", "--same-account", "--reason", "a new key").code == 0
     for server in servers:
         server.clear()
     assert shop.run("sync").code == 0
     for server in servers:
         assert server.told() == {("buyers", "u3"): True, ("others", "u3"): True}, "from where it stood"
     typed = "resume" if command == "resume" else "approve {} --same-account"
-    assert recorded(shop) == [(typed.format(name), name, "same account") for name in ("segment", "other")]
+    assert recorded(shop) == [(typed.format("segment"), "segment", "same account"),
+                              (typed.format("other"), "other", "a new key")]
 
 
 @pytest.mark.parametrize("command", ["approve", "resume"])
@@ -329,10 +330,26 @@ def test_a_new_account_is_told_every_member(shop: Shop, servers: tuple[Recorder,
     _changed(shop)
     assert shop.run("sync").code == 4
     servers[0].clear()
-    assert shop.run(command, "segment", "--new-account").code == 0
+    assert shop.run(command, "segment", "--new-account", "--reason", "we moved").code == 0
     assert shop.run("sync").code == 4, "the other destination is still held"
     assert servers[0].told() == {("buyers", "u2"): True, ("others", "u2"): True}
-    assert recorded(shop) == [("new-account", "segment", "told everything anew")]
+    assert recorded(shop) == [("new-account", "segment", "we moved")]
+
+
+@pytest.mark.parametrize("account", ["--same-account", "--new-account"])
+def test_to_say_whose_account_it_is_lifts_no_pause_of_a_person(
+        shop: Shop, servers: tuple[Recorder, Recorder], account: str) -> None:
+    shop.run("sync")
+    shop.run("pause", "segment", "--reason", "moving house")
+    _changed(shop)
+    before = servers[0].requests
+    assert shop.run("approve", "segment", account).code == 0
+    [said] = [one for one in shop.run("sync", "-o", "json").document["syncs"] if one["destination"] == "segment"]
+    assert (said["status"], said["reason"]) == ("paused", "moving house")
+    assert servers[0].requests == before
+    assert shop.run("resume", "segment").code == 0
+    assert shop.run("sync", "--destination", "segment").code == 0
+    assert len(servers[0].calls) == (8 if account == "--new-account" else 4)
 
 
 def test_a_new_account_that_somebody_works_for_is_waited_for(shop: Shop) -> None:
