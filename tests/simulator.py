@@ -44,9 +44,9 @@ class World(Physics):
         self.running: Process | None = None
         self.opened = False
         self.processes: list[Process] = []
-        guarded = self.rng.random() < 0.5
+        guarded = self.rng.random() < 0.6
         self.audiences = [Audience(key, key, "", Path(f"{key}.sql"), destinations=("a", "b"),
-                                   guard=self.rng.choice(GUARDS) if guarded and self.rng.random() < 0.7 else {})
+                                   guard=self.rng.choice(GUARDS) if guarded and self.rng.random() < 0.8 else {})
                           for key in ("x", "y", "z")[:self.rng.choice((1, 2, 2, 3))]]
         self.guards = {audience.key: audience.guard for audience in self.audiences}
         self.files = set(self.guards)
@@ -60,7 +60,7 @@ class World(Physics):
         self.restless = self.rng.choice((0.2, 0.5))
         self.added_later = self.rng.randint(0, 3)
         self.acts = [self.compute, self.compute, self.pause_or_resume]
-        for share, act in ((guarded, self.decide), (0.4, self.forget), (0.4, self.compute_alone), (0.3, self.retire),
+        for share, act in ((guarded, self.decide), (0.4, self.forget), (0.5, self.compute_alone), (0.35, self.retire),
                            (0.3, self.pause_more)):
             self.acts += [act] * 2 * (self.rng.random() < share)
         settings = Tiny(write_key="k", url="http://127.0.0.1:1/v1/batch", settle=timedelta(seconds=SETTLE),
@@ -116,7 +116,7 @@ class World(Physics):
         """Begin to compute an audience as a service does: under a lease, as of an instant that all of them share."""
         audience, store = self.rng.choice(self.audiences), self.process_store()
         self.processes.append(Process(store, lambda: self.computing(store, audience), self.computing(store, audience),
-                                      max(self.sleepy, 0.1)))
+                                      max(self.sleepy, 0.2)))
 
     def computing(self, store: MortalStore, audience: Audience) -> Iterator[None]:
         holder = f"sim/{next(self.order)}"
@@ -311,7 +311,7 @@ class World(Physics):
                      for name in names for _ in range(self.rng.choice(self.crowd))]
         self.processes = processes
         for act in self.acts[3:]:
-            if self.rng.random() < 0.2:
+            if self.rng.random() < 0.3:
                 act()
         self.work(processes)
         self.oracle.check_told()
@@ -384,8 +384,3 @@ class World(Physics):
         self.clean_syncs()
         if stuck := free & set(self.oracle.held_now()):
             self.oracle.fault(f"I2: {sorted(stuck)} are held though they were let go")
-
-
-def play(seed: int) -> list[str]:
-    """The promises that the world of this seed breaks."""
-    return World(seed).play()
