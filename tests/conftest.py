@@ -11,6 +11,11 @@ import pytest
 from tests.databases import PostgresServer, run_postgres
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Twice as many workers as cores for `-n auto`: services, servers and databases are waited for most of the time."""
+    return 2 * len(os.sched_getaffinity(0))
+
+
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing the developer has set for audiencesync, PostgreSQL or proxies reaches a test."""
