@@ -52,19 +52,11 @@ def tidy(store: Store, retention: timedelta) -> dict[str, int]:
         now = store.now(connection)
     today = now.replace(hour=0, minute=0, second=0, microsecond=0)
     last = slots_of.newest(store, SLOT)
-    if (last is not None and last.at >= today) or not _claim(store, today, now):
+    if (last is not None and last.at >= today) or not slots_of.claim(store, SLOT, today, now)[1]:
         return {}
     gone = forget(store, now - retention)
     LOGGER.info("housekeeping done", extra={name: count for name, count in gone.items() if count})
     return gone
-
-
-def _claim(store: Store, today: datetime, now: datetime) -> bool:
-    """Whether nobody else came first."""
-    mine = store.backend.add(slots).values(schedule=SLOT, at=today, as_of=now)
-    counted = {"preserve_rowcount": True}  # otherwise psycopg's count of an INSERT is thrown away
-    with store.write() as connection:
-        return connection.execute(mine, execution_options=counted).rowcount == 1
 
 
 def forget(store: Store, before: datetime) -> dict[str, int]:
