@@ -24,6 +24,7 @@ MAIN = """\
 name: shop
 source: {url: "sqlite:///shop.db"}
 state: ${STATE}
+defaults: {guard: {max_exit: 100%}}   # half of an audience leaves here, and that is meant
 destinations:
   segment: {type: segment, write_key: wk, url: "${SEGMENT}", settle: 0s, timeout: 5s, concurrency: 2}
 """
