@@ -16,6 +16,11 @@ def pytest_xdist_auto_num_workers() -> int:
     return 2 * len(os.sched_getaffinity(0))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what waits the longest, so that nobody waits for it at the end."""
+    items.sort(key=lambda item: not item.path.name.startswith("test_service"))
+
+
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing the developer has set for audiencesync, PostgreSQL or proxies reaches a test."""

@@ -173,7 +173,7 @@ def test_a_week_with_a_destination_down_for_a_day_a_slow_and_a_healthy_one(
         assert max(Counter((row.key, row.as_of) for row in found).values()) == 1, "a run happened twice"
         assert max(lags) <= timedelta(hours=3, minutes=30), "the healthy one was late"
         assert [(alert["destination"], alert["state"]) for alert in inbox.alerts if alert["kind"] == "late"] == [
-            ("down", "open"), ("", "recovered")]
+            ("down", "open"), ("down", "recovered")]
         assert {alert["kind"] for alert in inbox.alerts} == {"late"}
         assert DOWN[0] + timedelta(hours=4) < datetime.fromisoformat(inbox.alerts[0]["at"]) or inbox.alerts
 
