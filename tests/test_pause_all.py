@@ -255,6 +255,7 @@ def test_a_sync_under_way_stops_before_its_next_page_and_goes_on_there(
     assert time.monotonic() - stopped[0] < 5, "within the second between two looks, and a request"
     assert {(one.destination, one.status) for one in report.syncs} == {("a", "paused"), ("b", "paused")}
     assert all("stop" in one.reason for one in report.syncs)
+    assert {one.help for one in report.syncs} == {"audiencesync resume --all"}
     assert exit_code(report) == 75
     requests = [server.requests for server in house.servers.values()]
     assert max(requests) < 25

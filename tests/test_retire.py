@@ -324,6 +324,18 @@ def test_refused_users_are_told_that_they_left_when_they_are_taken_again(make: M
     at_rest(house)
 
 
+def test_where_an_audience_is_retired_its_refused_users_are_nobodys_business_any_more(make: Make) -> None:
+    house = make("x", names="ab")
+    for server in house.servers.values():
+        server.refuse = {CROWD[3]}
+    house.members("x", CROWD)
+    assert house.sync().rejected == 2
+    retire(house, "x", "a")
+    assert house.sync().rejected == 1, "the other destination still tries him"
+    retire(house, "x", "b", clear=True)
+    assert house.sync().rejected == 1, "he is still to be told that he left"
+
+
 def test_a_farewell_waits_for_what_may_still_arrive(make: Make) -> None:
     house = make("x", settle=timedelta(hours=1))
     server = house.servers["a"]

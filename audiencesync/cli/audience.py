@@ -129,8 +129,11 @@ def _facts(seen: Portrait) -> str:
         facts = {"key": seen.definition.key, **_definition(seen.definition)}
         del facts["sql"], facts["line"], facts["kind"]
     else:
-        facts["file"] = "gone; destinations keep what they were told"
+        kept = "" if seen.known and seen.known.retired_at else "; destinations keep what they were told"
+        facts["file"] = f"gone{kept}"
     if seen.known:
+        if seen.known.retired_at:
+            facts["retired"] = "for ever, and its key stays taken"
         last = seen.known.run
         facts["id column"] = seen.known.id_kind
         facts["members"] = number(last.run.members) if last else "not run yet"

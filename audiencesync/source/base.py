@@ -88,7 +88,7 @@ class Source(ABC):
             watch, answer = self._asked(question, as_of, interrupted, stack)
             with self._explained(question, watch):
                 rows = next(answer.batches, None)
-        return rows[0][0] if rows else None
+        return rows[0][0] if rows and rows[0] else None
 
     def _asked(self, audience: Audience, as_of: datetime, interrupted: Callable[[], bool],
                stack: ExitStack) -> tuple[Watch, Answer]:

@@ -12,6 +12,7 @@ from audiencesync.errors import AudiencesyncError, LeaseHeld
 from audiencesync.model import Audience, Outcome, Project, Report, Run
 from audiencesync.store import housekeeping, leases, runs, syncs
 from audiencesync.store.connect import Store
+from audiencesync.store.positions import known_positions
 from audiencesync.sync.compute import Errors, compute
 from audiencesync.sync.deliver import AGAIN, Courier, Tick
 from audiencesync.sync.due import desks
@@ -71,9 +72,16 @@ def _report(project: Project, store: Store, request: Request, done: tuple[Run, .
         errors += failed
     known = runs.latest(store, [audience.key for audience in request.audiences])
     mine = {due.computation_id for due in known.values()}
-    rejected = sum(count for name in request.destinations
-                   for computation, count in syncs.rejected_counts(store, name).items() if computation in mine)
-    return Report(done, tuple(outcomes), tuple(errors), rejected)
+    return Report(done, tuple(outcomes), tuple(errors),
+                  sum(_rejected(store, name, mine) for name in request.destinations))
+
+
+def _rejected(store: Store, name: str, mine: set[int]) -> int:
+    """The refused users of these computations who are tried again: not where one was retired without being cleared."""
+    stands = known_positions(store, name)
+    ended = {computation for computation, at in stands.items() if at.retired_at is not None and at.clear_as_of is None}
+    refused = syncs.rejected_counts(store, name)
+    return sum(count for computation, count in refused.items() if computation in mine - ended)
 
 
 def _each(names: Sequence[str], deliver: Callable[[str], tuple[list[Outcome], Errors]]) -> \

@@ -51,6 +51,7 @@ class Courier:
     outcomes: list[Outcome] = field(default_factory=list)
     _looked: float = 0.0
     _asked: str = ""
+    _help: str = ""
     _named: bool = False
 
     def deliver(self) -> Iterator[Tick]:
@@ -105,7 +106,7 @@ class Courier:
         machine = Delivery(settings.packer(sync.content), claimed=sync.claimed, acknowledged=sync.acknowledged,
                            concurrency=_concurrency(settings, size), pace=pace, draw=self.draw,
                            told=sync.sent or int(syncs.was_told(self.store, sync.destination)))
-        self._looked, self._asked = self.monotonic(), ""
+        self._looked, self._asked, self._help = self.monotonic(), "", ""
         while True:
             self._attend(lease, wire, machine, sync)
             step = machine.next_step(self.monotonic())
@@ -142,6 +143,7 @@ class Courier:
         self._looked = self.monotonic()
         blocked = self._blocked(sync.destination)
         if blocked is not None:
+            self._help = blocked.help
             self._ask_to_stop(machine, blocked.status, blocked.reason)
         elif self.agenda.something_else(sync, self._looked):
             self._ask_to_stop(machine, "yielded", "something else goes first")
@@ -189,7 +191,7 @@ class Courier:
                 status, help_ = "paused", f"mend it, then: audiencesync resume {sync.destination}"
             elif stop.graceful:
                 status = self._asked
-                help_ = f"audiencesync resume {sync.destination}" if status == "paused" else AGAIN
+                help_ = self._help or AGAIN
             elif stop.until is not None:
                 until = accounts.account(self.store, sync.destination)[0].retry_at
         return Outcome(sync.destination, sync.mode, status, told, after.rejected - sync.rejected,
