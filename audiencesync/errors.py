@@ -15,7 +15,10 @@ AudiencesyncError               70  a bug, when nothing below fits
 └── DeliveryError                -  what one attempt to deliver came to; never leaves `sync`
     ├── Unanswered                  may or may not have arrived: the same again, settle afterwards
     ├── NotTaken                    did not arrive: the same again
+    │   └── Throttled               it was too fast, or a quota is spent: the same again, more slowly
     ├── CallsRefused                the destination refuses something in this body for good: find the guilty
+    │   ├── NotThere                it does not know whom this was about
+    │   └── TakenAlready            what names this person names another one there
     └── AccountRefused              the destination refuses us: pause it and keep everything
 """
 
@@ -108,12 +111,17 @@ class Interrupted(Unavailable):
 
 
 class DeliveryError(AudiencesyncError):
-    """What one attempt to deliver a body came to; `status` is the HTTP status or None, `wait` seconds asked for."""
+    """What one attempt to deliver a body came to; `status` is the HTTP status or None, `wait` seconds asked for.
 
-    def __init__(self, message: str, *, status: int | None = None, wait: float | None = None) -> None:
+    `body` is the whole answer, for destinations that name single calls in it; it may hold anything, so never show it.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, wait: float | None = None,
+                 body: bytes = b"") -> None:
         super().__init__(message)
         self.status = status
         self.wait = wait
+        self.body = body
 
 
 class Unanswered(DeliveryError):
@@ -121,11 +129,23 @@ class Unanswered(DeliveryError):
 
 
 class NotTaken(DeliveryError):
-    """It certainly did not arrive: connection refused, 429."""
+    """It certainly did not arrive: connection refused."""
+
+
+class Throttled(NotTaken):
+    """The destination wants fewer requests, or has had enough for today: 429, 420."""
 
 
 class CallsRefused(DeliveryError):
     """Something in this body is refused for good: 400, 413, 422."""
+
+
+class NotThere(CallsRefused):
+    """Nobody is there of this name: 404 to a request about one person."""
+
+
+class TakenAlready(CallsRefused):
+    """The name is another person's: 409."""
 
 
 class AccountRefused(DeliveryError):

@@ -22,7 +22,7 @@ import orjson
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from audiencesync.errors import AccountRefused, CallsRefused, DeliveryError, NotTaken, Unanswered
+from audiencesync.errors import AccountRefused, CallsRefused, DeliveryError, NotTaken, Throttled, Unanswered
 from audiencesync.model import Batch, Call, Content, Destination, Envelope, Packed
 from tests.loopback import Fault, Loopback, Request, Script
 from tests.servers import MESSAGE_ID, Recorder
@@ -191,7 +191,7 @@ class DestinationContract:
 MEANINGS = [
     *((status, CallsRefused) for status in (400, 413, 422)),
     *((status, AccountRefused) for status in (401, 403, 404, 405, 410, 301, 302, 307, 308)),
-    (429, NotTaken),
+    (429, Throttled),
     *((status, Unanswered) for status in (408, 425, 500, 502, 503, 504)),
     *((kind, Unanswered) for kind in ("drop", "accept_then_drop", "hang", "drip", "drip_headers", "endless",
                                       "huge_header", "truncated", "unframed", "garbage")),

@@ -77,7 +77,7 @@ class Drive:
         if self.claimed is not None and self.claimed != self.acknowledged:
             self.arrived = {call.user_id for call in rest if call.user_id <= self.claimed}
         machine = Delivery(self.packer, claimed=self.claimed, acknowledged=self.acknowledged,
-                           concurrency=self.concurrency, pace=Pace(self.pace), draw=self.draw)
+                           concurrency=self.concurrency, pace=Pace((self.pace,) if self.pace else ()), draw=self.draw)
         flying: list[tuple[float, int, Flight]] = []
         order = count()
         for turn in range(100_000):
@@ -258,7 +258,7 @@ def test_after_a_failure_one_request_goes_ahead_to_see() -> None:
 
 def test_requests_that_fail_together_are_one_failure() -> None:
     """A server that restarts cuts all that is under way; that alone must not end a sync of hours."""
-    drive = Drive(script(*[Unanswered("cut")] * 8), users=400, concurrency=8)
+    drive = Drive(script(*[Unanswered("cut")] * 4), users=400, concurrency=4)
     assert drive.play() == Stop(finished=True)
 
 
@@ -268,7 +268,7 @@ def test_it_gives_up_after_so_many_failures_in_a_row(kind: str) -> None:
     stop = drive.play()
     assert not stop.finished
     assert not stop.pause
-    assert drive.requests() == 8 + ATTEMPTS - 1
+    assert drive.requests() == 4 + ATTEMPTS - 1
     assert drive.now - 1000.0 < ATTEMPTS * PATIENCE
     certain = kind == "refused"
     assert (drive.claimed == drive.acknowledged) == certain, "only what certainly was not sent is not claimed any more"

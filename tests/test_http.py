@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiencesync.errors import AccountRefused, CallsRefused, DeliveryError, NotTaken, Unanswered
+from audiencesync.errors import AccountRefused, CallsRefused, DeliveryError, NotTaken, TakenAlready, Throttled, Unanswered
 from audiencesync.http import Client, Reply
 from audiencesync.http.answers import Asked, asked_wait, judge, quote
 from tests.loopback import Answer, Fault, Loopback, Request
@@ -58,8 +58,9 @@ def test_every_status_has_a_meaning_and_only_known_refusals_cost_a_call(status: 
     with pytest.raises(DeliveryError) as raised:
         judge(status, {}, b"why", ASKED)
     kind = type(raised.value)
-    assert (kind is CallsRefused) == (status in {400, 409, 413, 414, 422})
-    assert (kind is NotTaken) == (status in {420, 429})
+    assert (kind is CallsRefused) == (status in {400, 413, 414, 422})
+    assert (kind is TakenAlready) == (status == 409)
+    assert (kind is Throttled) == (status in {420, 429})
     assert (kind is Unanswered) == (status >= 500 or status in {408, 423, 425, 460, 499})
     assert raised.value.status == status
     assert f"a.example answered {status}: why" in str(raised.value)
@@ -269,7 +270,7 @@ TRUSTING = """
 import ssl, sys
 from contextlib import closing
 from audiencesync import http
-from audiencesync.errors import Unanswered
+from audiencesync.errors import TakenAlready, Throttled, Unanswered
 context = ssl.create_default_context(cafile=sys.argv[2])
 http.httpx.create_ssl_context = lambda **_: context
 with closing(http.Client()) as client:

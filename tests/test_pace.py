@@ -8,7 +8,7 @@ from itertools import count
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audiencesync.delivery import Pace, page_size
+from audiencesync.delivery import Load, Pace, page_size
 from audiencesync.schedule import RateLimit
 
 weights = st.lists(st.integers(1, 60), min_size=1, max_size=60)
@@ -20,21 +20,21 @@ limits = st.builds(RateLimit, st.integers(1, 100), st.sampled_from((1.0, 0.5, 3.
 def run(rate: RateLimit | None, items: list[int], delays: list[float],
         concurrency: int) -> list[tuple[float, float, int]]:
     """Send everything as soon as the pace allows; (left, arrived, items) of each request."""
-    pace, now, order = Pace(rate), 100.0, count()
+    pace, now, order = Pace((rate,) if rate else ()), 100.0, count()
     flying: list[tuple[float, int, int]] = []
     seen: list[tuple[float, float, int]] = []
     waiting = list(zip(items, delays, strict=False))
     while waiting or flying:
-        free = pace.free_at(waiting[0][0], now) if waiting and len(flying) < concurrency else float("inf")
+        free = pace.free_at(Load(waiting[0][0]), now) if waiting and len(flying) < concurrency else float("inf")
         if free <= now:
             weight, delay = waiting.pop(0)
-            pace.sent(weight)
+            pace.sent(Load(weight))
             # it arrives somewhere on the way: at once, or when the answer is about to come
             seen.append((now, now + delay * (len(seen) % 3) / 2, weight))
             heapq.heappush(flying, (now + delay, next(order), weight))
         elif flying and flying[0][0] <= free:
             now, _, weight = heapq.heappop(flying)
-            pace.answered(weight, now)
+            pace.answered(Load(weight), now)
         else:
             assert free < float("inf"), "it would never send again"
             now = free
@@ -61,37 +61,37 @@ def test_no_window_ever_has_more_than_the_limit(rate: RateLimit, items: list[int
 
 def test_an_answer_frees_what_its_own_request_weighed_and_not_what_another_did() -> None:
     """The large one is still on its way; its room must not be given away before it arrives."""
-    pace = Pace(RateLimit(1000, 1.0, "items"))
-    pace.sent(900)
-    pace.sent(100)
-    pace.answered(100, 1.0)
-    assert pace.free_at(900, 2.0) == float("inf")
-    assert pace.free_at(100, 2.0) == 2.0
+    pace = Pace([RateLimit(1000, 1.0, "items")])
+    pace.sent(Load(900))
+    pace.sent(Load(100))
+    pace.answered(Load(100), 1.0)
+    assert pace.free_at(Load(900), 2.0) == float("inf")
+    assert pace.free_at(Load(100), 2.0) == 2.0
 
 
 def test_a_request_larger_than_the_limit_goes_alone() -> None:
-    pace = Pace(RateLimit(10, 1.0, "items"))
-    assert pace.free_at(25, 0.0) == 0.0
-    pace.sent(25)
-    assert pace.free_at(1, 5.0) == float("inf")
-    pace.answered(25, 6.0)
-    assert pace.free_at(1, 6.0) == 7.0
-    assert pace.free_at(1, 7.0) == 7.0
+    pace = Pace([RateLimit(10, 1.0, "items")])
+    assert pace.free_at(Load(25), 0.0) == 0.0
+    pace.sent(Load(25))
+    assert pace.free_at(Load(1), 5.0) == float("inf")
+    pace.answered(Load(25), 6.0)
+    assert pace.free_at(Load(1), 6.0) == 7.0
+    assert pace.free_at(Load(1), 7.0) == 7.0
 
 
 def test_requests_in_a_window_are_counted_as_one_whatever_they_hold() -> None:
-    pace = Pace(RateLimit(2, 30.0, "requests"))
+    pace = Pace([RateLimit(2, 30.0, "requests")])
     for moment in (0.0, 1.0):
-        assert pace.free_at(900, moment) == moment
-        pace.sent(900)
-        pace.answered(900, moment)
-    assert pace.free_at(1, 2.0) == 30.0
-    assert pace.free_at(1, 30.0) == 30.0
+        assert pace.free_at(Load(900), moment) == moment
+        pace.sent(Load(900))
+        pace.answered(Load(900), moment)
+    assert pace.free_at(Load(1), 2.0) == 30.0
+    assert pace.free_at(Load(1), 30.0) == 30.0
 
 
 def test_without_a_limit_everything_may_leave() -> None:
     assert len(run(None, [1000] * 50, [1.0] * 50, 50)) == 50
-    assert Pace(None).free_at(10**9, 3.0) == 3.0
+    assert Pace().free_at(Load(10**9), 3.0) == 3.0
 
 
 def test_at_full_speed_the_limit_is_used_and_not_only_kept() -> None:
@@ -100,7 +100,7 @@ def test_at_full_speed_the_limit_is_used_and_not_only_kept() -> None:
 
 
 def test_a_page_is_never_larger_than_a_window_and_holds_one_user_at_least() -> None:
-    assert page_size(900, None, [1]) == 900
-    assert page_size(900, RateLimit(50, 30.0, "requests"), [1]) == 900
-    assert page_size(900, RateLimit(20, 1.0, "items"), [1]) == 20
-    assert page_size(900, RateLimit(2, 1.0, "items"), [1, 2, 3]) == 3
+    assert page_size(900, (), [1]) == 900
+    assert page_size(900, [RateLimit(50, 30.0, "requests")], [1]) == 900
+    assert page_size(900, [RateLimit(20, 1.0, "items")], [1]) == 20
+    assert page_size(900, [RateLimit(2, 1.0, "items")], [1, 2, 3]) == 3

@@ -7,12 +7,13 @@ a sync exact stand here: nothing is sent that is not claimed, and what is acknow
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from audiencesync.delivery.pace import Pace
+from audiencesync.delivery.halves import halves
+from audiencesync.delivery.pace import Crowd, Pace
 from audiencesync.delivery.steps import Commit, Flight, PageUnderWay, Read, Send, Step, Stop, Wait
-from audiencesync.errors import AccountRefused, CallsRefused, DeliveryError, NotTaken, Unanswered
-from audiencesync.model import Call, Packed, Packer, Page, Progress, Refusal
+from audiencesync.errors import AccountRefused, CallsRefused, DeliveryError, NotTaken, Throttled, Unanswered
+from audiencesync.model import Call, Packer, Page, Progress, Receipt, Refusal
 
 ATTEMPTS = 5
 """Failures in a row after which a sync gives up until the next command."""
@@ -22,6 +23,10 @@ PATIENCE = 60.0
 
 HOPELESS = 1000
 """Refused calls with none accepted: then the fault is not the users'."""
+
+STUCK = Refusal("no_way: nothing that was learned of this user says how to tell him")
+UNCLEAR = Refusal("unclear_answer: the destination neither took it nor said why not")
+SPENT = "the day's requests are used up; the rest follows when there are new ones"
 
 
 class Delivery:
@@ -33,7 +38,7 @@ class Delivery:
     def __init__(self, packer: Packer, *, claimed: str | None, acknowledged: str | None, concurrency: int,
                  pace: Pace, draw: Callable[[float], float], told: int = 0) -> None:
         self._packer, self._concurrency, self._draw = packer, concurrency, draw
-        self._pace = pace
+        self._pace, self._crowd = pace, Crowd(concurrency)
         self._claimed, self._acknowledged = claimed, acknowledged
         self._ahead = concurrency
         self._pages: deque[PageUnderWay] = deque()
@@ -45,18 +50,16 @@ class Delivery:
         self._failures = 0
         self._not_before = self._committed_at = 0.0
         self._accepted, self._refused = told, 0
+        self._learned: dict[str, str] = {}
         self._stop: Stop | None = None
 
-    # what the caller reports
-
-    def offer(self, page: Page | None) -> None:
-        """Take the next page of the content, or None where it ends."""
+    def offer(self, page: Page | None, known: Mapping[str, str] | None = None) -> None:
+        """Take the next page of the content, or None where it ends; `known` is what the packer wants to know of it."""
         if page is None:
             self._ended = True
             return
-        packed: Packed = self._packer.pack(page.calls)
-        ready = PageUnderWay(page.end, refused=list(packed.refused))
-        ready.waiting.extend(Flight(batch, ready) for batch in packed.batches)
+        ready = PageUnderWay(page.end, known=dict(known or {}))
+        ready.waiting.extend(ready.pack(self._packer, page.calls))
         self._unclaimed.append(ready)
 
     def committed(self, step: Commit, now: float) -> None:
@@ -69,39 +72,59 @@ class Delivery:
             self._unclaimed.clear()
         self._claimed, self._acknowledged = step.progress.claimed, step.progress.acknowledged
         self._unresolved = False
+        self._learned = dict(self._learned.items() - step.progress.learned.items())
         self._doubtful = self._doubtful and self._claimed != self._acknowledged
         self._closed = self._closed or step.finished
 
-    def answered(self, flight: Flight, answer: Mapping[int, Refusal] | DeliveryError, now: float) -> None:
+    def answered(self, flight: Flight, answer: Mapping[int, Refusal] | Receipt | DeliveryError, now: float) -> None:
         """Take the answer to a request: the refused calls by index, or what became of all of it."""
         page = flight.page
         page.flying -= 1
         page.requests += 1
         page.touched = page.touched or not isinstance(answer, NotTaken | AccountRefused)
-        self._pace.answered(len(flight.batch.calls), now)
+        self._pace.answered(flight.load, now)
         if isinstance(answer, CallsRefused):
             self._failures = 0
-            self._bisect(flight, answer)
+            self._bisect(flight, range(len(flight.batch.calls)), Refusal(str(answer), answer.status))
         elif isinstance(answer, DeliveryError):
             page.waiting.appendleft(flight)
             self._failed(flight, answer, now)
         else:
             self._failures = 0
-            page.accepted += [call for index, call in enumerate(flight.batch.calls) if index not in answer]
-            for index, refusal in answer.items():
-                self._refuse(page, flight.batch.calls[index], refusal)
-            self._accepted += len(flight.batch.calls) - len(answer)
+            self._crowd.answered(now - flight.left)
+            self._taken(flight, answer if isinstance(answer, Receipt) else Receipt(answer), now)
+        if page.later and page.paused:
+            for call in page.next_wave(self._packer):
+                self._refuse(page, call, STUCK)
+
+    def _taken(self, flight: Flight, receipt: Receipt, now: float) -> None:
+        page, calls = flight.page, flight.batch.calls
+        page.known |= receipt.learned
+        self._learned |= receipt.learned
+        if receipt.wait:
+            self._not_before = max(self._not_before, now + receipt.wait)
+        for index, refusal in receipt.refused.items():
+            self._refuse(page, calls[index], refusal)
+        open_ = {*receipt.refused, *receipt.again}
+        taken = [call for index, call in enumerate(calls) if index not in open_]
+        if flight.batch.asks:
+            page.later += taken
+        else:
+            page.accepted += taken
+            self._accepted += len(taken)
+        if receipt.again:
+            self._bisect(flight, sorted(receipt.again), UNCLEAR)
 
     def stop(self, reason: str) -> None:
         """Begin no other page; those begun are finished and acknowledged."""
         self._stop = self._stop or Stop(reason=reason, graceful=True)
 
-    # what the caller does next
-
     def next_step(self, now: float) -> Step:
         """The one thing to do now."""
         if self._closed:
             return Stop(finished=True)
+        if self._stop is None and self._pace.spent() and self._next_flight() is not None:
+            self._stop = Stop(reason=SPENT, until=self._pace.renews)
         if self._stop is not None:
             return self._winding_up(self._stop, now)
         if self._should_commit(now):
@@ -118,7 +141,7 @@ class Delivery:
             return self._send(flight, now) if flight is not None else Wait(self._wake(now))
         if any(page.flying for page in self._pages):
             return Wait(None)
-        if self._unresolved or (self._pages and self._pages[0].answered):
+        if self._unresolved or self._learned or (self._pages and self._pages[0].answered):
             return self._commit()
         if self._claimed != self._acknowledged and not self._doubtful and not any(page.touched for page in self._pages):
             # certainly nothing between the cursors arrived, so nothing there is unresolved
@@ -154,15 +177,12 @@ class Delivery:
             acknowledged, requests, left = page.end, requests + page.requests, left - 1
         claimed = self._claimed
         if self._unclaimed and self._stop is None:
-            claimed = self._later(claimed, self._unclaimed[-1].end)
+            claimed = max(claimed or "", self._unclaimed[-1].end)
         if acknowledged is not None:
-            claimed = self._later(claimed, acknowledged)
+            claimed = max(claimed or "", acknowledged)
         finished = self._ended and not left and not self._unclaimed
-        return Commit(Progress(claimed, acknowledged, accepted, refused, requests, self._unresolved), finished)
-
-    @staticmethod
-    def _later(claimed: str | None, end: str) -> str:
-        return end if claimed is None or end > claimed else claimed
+        return Commit(Progress(claimed, acknowledged, accepted, refused, requests, self._unresolved,
+                               dict(self._learned)), finished)
 
     def _next_flight(self) -> Flight | None:
         return next((page.waiting[0] for page in self._pages
@@ -171,10 +191,10 @@ class Delivery:
     def _sendable(self, now: float) -> Flight | None:
         flying = sum(page.flying for page in self._pages)
         # after a failure one request goes ahead to see, instead of all at once
-        if flying >= (1 if self._failures else self._concurrency) or now < self._not_before:
+        if flying >= (1 if self._failures else self._crowd.allowed) or now < self._not_before:
             return None
         flight = self._next_flight()
-        if flight is None or self._pace.free_at(len(flight.batch.calls), now) > now:
+        if flight is None or self._pace.spent() or self._pace.free_at(flight.load, now) > now:
             return None
         return flight
 
@@ -183,23 +203,24 @@ class Delivery:
         flight.page.flying += 1
         flight.attempts += 1
         flight.failures, flight.left = self._failures, now
-        self._pace.sent(len(flight.batch.calls))
+        self._pace.sent(flight.load)
         return Send(flight)
 
     def _wake(self, now: float) -> float | None:
         flight = self._next_flight()
         flying = sum(page.flying for page in self._pages)
-        if flight is None or flying >= (1 if self._failures else self._concurrency):
+        if flight is None or flying >= (1 if self._failures else self._crowd.allowed):
             return None
-        moment = max(self._not_before, self._pace.free_at(len(flight.batch.calls), now))
+        moment = max(self._not_before, self._pace.free_at(flight.load, now))
         return None if moment == float("inf") else moment
-
-    # what an answer means
 
     def _failed(self, flight: Flight, error: DeliveryError, now: float) -> None:
         if isinstance(error, AccountRefused):
             self._stop = Stop(reason=str(error), pause=True)
             return
+        if isinstance(error, Throttled):
+            self._pace.slow_down()
+            self._crowd.slow_down()
         self._unresolved = self._unresolved or isinstance(error, Unanswered)
         self._doubtful = self._doubtful or isinstance(error, Unanswered)
         # requests that left together and fail together are one failure: the server was away once
@@ -210,16 +231,16 @@ class Delivery:
         if enough and not (self._stop and self._stop.pause):
             self._stop = Stop(reason=str(error), until=self._not_before if error.wait else None)
 
-    def _bisect(self, flight: Flight, error: CallsRefused) -> None:
-        calls = flight.batch.calls
-        if len(calls) == 1:
-            self._refuse(flight.page, calls[0], Refusal(str(error), error.status))
+    def _bisect(self, flight: Flight, indexes: Sequence[int], refusal: Refusal) -> None:
+        """Ask again with half as many calls, until it is known which are the guilty."""
+        calls = [flight.batch.calls[index] for index in indexes]
+        parts = halves(calls)
+        if len(parts) == 1 or (flight.batch.asks and calls[0].user_id == calls[-1].user_id):
+            for call in calls:
+                self._refuse(flight.page, call, refusal)
             return
-        half = len(calls) // 2
-        for part in (calls[half:], calls[:half]):
-            packed = self._packer.pack(part)
-            flight.page.refused += packed.refused
-            flight.page.waiting.extendleft(Flight(batch, flight.page) for batch in reversed(packed.batches))
+        for part in reversed(parts):
+            flight.page.waiting.extendleft(reversed(flight.page.pack(self._packer, part)))
 
     def _refuse(self, page: PageUnderWay, call: Call, refusal: Refusal) -> None:
         page.refused.append((call, refusal))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 
-from audiencesync.model import Batch, Call, Progress, Refusal
+from audiencesync.delivery.pace import Load
+from audiencesync.model import Batch, Call, Packer, Progress, Refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +62,22 @@ class Flight:
     failures: int = 0
     left: float = 0.0
 
+    @property
+    def load(self) -> Load:
+        """What it weighs against speed limits."""
+        return Load(len(self.batch.calls), len(self.batch.body))
+
 
 @dataclass(slots=True, eq=False)
 class PageUnderWay:
-    """A page and its requests: those waiting, those under way, and what became of its calls."""
+    """A page and its requests: those waiting, those under way, and what became of its calls.
+
+    Calls for `later` are packed again when the others are answered, with what is `known` by then.
+    """
 
     end: str
+    known: dict[str, str] = field(default_factory=dict)
+    later: list[Call] = field(default_factory=list)
     waiting: deque[Flight] = field(default_factory=deque)
     flying: int = 0
     touched: bool = False
@@ -75,4 +88,26 @@ class PageUnderWay:
     @property
     def answered(self) -> bool:
         """Whether every one of its calls has its answer."""
+        return self.paused and not self.later
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing of it waits or is under way, so that what is left may be packed."""
         return not self.waiting and not self.flying
+
+    def pack(self, packer: Packer, calls: Sequence[Call]) -> list[Flight]:
+        """The requests that these calls make now; what needs none is done, what none may carry refused."""
+        packed = packer.pack_known(calls, self.known)
+        self.refused += packed.refused
+        self.accepted += packed.done
+        self.later += packed.later
+        return [Flight(batch, self) for batch in packed.batches]
+
+    def next_wave(self, packer: Packer) -> Sequence[Call]:
+        """Pack what waited for the answers that are here now; give back what no request comes of, and never will."""
+        calls, self.later = sorted(self.later, key=itemgetter(0, 1)), []
+        self.waiting.extend(self.pack(packer, calls))
+        if self.waiting:
+            return ()
+        stuck, self.later = self.later, []
+        return stuck

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import httpx
 
@@ -40,23 +40,36 @@ class Client:
     """One thread's connection to one destination; it never retries, follows no redirect and asks no environment.
 
     `account` and `address` name the settings that an error tells people to check; `secrets` never appear in errors.
+    `longest` are the bytes of an answer that are read.
     """
 
-    def __init__(self, *, account: str = "the key", address: str = "url", secrets: tuple[str, ...] = ()) -> None:
-        self._account, self._address, self._secrets = account, address, secrets
+    def __init__(self, *, account: str = "the key", address: str = "url", secrets: tuple[str, ...] = (),
+                 longest: int = LONGEST_REPLY) -> None:
+        self._account, self._address, self._secrets, self._longest = account, address, secrets, longest
         self._client: httpx.Client | None = None
         self._secure = False
         self._socket: Any = None
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str], *, seconds: float, gzip: bool = False) -> Reply:
         """Post `body` and give the 2xx answer back, all within `seconds`; raises the DeliveryError of anything else."""
+        return self.request("POST", url, body, headers, seconds=seconds, gzip=gzip)
+
+    def request(self, method: str, url: str, body: bytes, headers: Mapping[str, str], *, seconds: float,
+                gzip: bool = False, person: bool = False) -> Reply:
+        """The 2xx answer, all within `seconds`; raises the DeliveryError of anything else.
+
+        A 404 to a request about one `person` is NotThere; to any other it means that the address is wrong.
+        """
         asked = self._asked(url, body, headers.get("Authorization", ""))
+        if person:  # whom the address names
+            asked = asked._replace(person=True, body=body + b" " + unquote(url).encode())
         sent = dict(headers)
         if gzip:
             sent["Content-Encoding"] = "gzip"
             body = zlib.compress(body, level=1, wbits=31)
-        sent["Content-Length"] = str(len(body))
-        status, answered, reply = self._exchange("POST", url, body, sent, seconds=seconds)
+        if body or method not in ("GET", "HEAD"):
+            sent["Content-Length"] = str(len(body))
+        status, answered, reply = self._exchange(method, url, body, sent, seconds=seconds)
         return judge(status, answered, reply, asked)
 
     def quote(self, said: str, body: bytes) -> str:
@@ -98,7 +111,7 @@ class Client:
             try:
                 with self._open(url).stream(method, url, content=circled if body else None, headers=headers,
                                             timeout=timeout, extensions={"trace": trace}) as response:
-                    return response.status_code, response.headers, _read(response, deadline, seconds)
+                    return response.status_code, response.headers, _read(response, deadline, seconds, self._longest)
             finally:
                 circled.clear()
 
@@ -135,13 +148,13 @@ class Client:
         return self._client
 
 
-def _read(response: httpx.Response, deadline: Deadline, seconds: float) -> bytes:
+def _read(response: httpx.Response, deadline: Deadline, seconds: float, longest: int) -> bytes:
     """The body as far as it is of use: a 2xx must end in time and size, any other status speaks for itself."""
     body = bytearray()
     try:
         for chunk in response.iter_raw():
             body += chunk
-            if len(body) > LONGEST_REPLY:
+            if len(body) > longest:
                 break
     except httpx.HTTPError:
         if response.is_success:
@@ -149,9 +162,9 @@ def _read(response: httpx.Response, deadline: Deadline, seconds: float) -> bytes
     host, status = response.url.host, response.status_code
     if response.is_success and deadline.passed:  # an answer without a length looks whole when its connection is shut
         raise Unanswered(f"{host} gave no whole answer within {round(seconds, 1):g} s", status=status)
-    if response.is_success and len(body) > LONGEST_REPLY:
-        raise Unanswered(f"{host} gave an answer of more than {LONGEST_REPLY:,} bytes", status=status)
-    return bytes(body[:LONGEST_REPLY])
+    if response.is_success and len(body) > longest:
+        raise Unanswered(f"{host} gave an answer of more than {longest:,} bytes", status=status)
+    return bytes(body[:longest])
 
 
 _HEADERS = {"User-Agent": f"audiencesync/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}

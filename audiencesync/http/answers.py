@@ -6,9 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from audiencesync.errors import AccountRefused, CallsRefused, NotTaken, Unanswered
+import orjson
+
+from audiencesync.errors import AccountRefused, CallsRefused, NotThere, TakenAlready, Throttled, Unanswered
 
 LONGEST_WAIT = 3600.0
 """Seconds; a server that asks for more is asked again after this."""
@@ -16,7 +18,8 @@ LONGEST_WAIT = 3600.0
 QUOTED = 200
 """Characters of a server's words that an error repeats."""
 
-_CALLS = {400, 409, 413, 414, 422}
+_CALLS = {400, 413, 414, 422}
+_TAKEN, _NOT_THERE = 409, 404
 _ACCOUNT = {401, 402, 403, 407}
 _SLOW_DOWN = {420, 429}
 _AGAIN = {408, 423, 425, 460, 499}
@@ -27,16 +30,30 @@ _WORD = re.compile(r"[^\s\"'`,;:<>(){}\[\]\\]{4,}")
 
 
 class Reply(NamedTuple):
-    """A 2xx answer, body and all."""
+    """A 2xx answer, body and all.
+
+    `wait` are the seconds in which nothing more may be sent, by its rate headers; `skew` is how far its clock is ahead
+    of ours, in seconds, or None when it does not tell.
+    """
 
     status: int
     body: bytes
+    wait: float | None = None
+    skew: float | None = None
+
+    def json(self) -> Any:
+        """The body; raises Unanswered when it is no JSON, since then nobody knows what was done."""
+        try:
+            return orjson.loads(self.body)
+        except ValueError:
+            raise Unanswered(f"the answer {self.status} is not JSON, so it says nothing", status=self.status) from None
 
 
 class Asked(NamedTuple):
     """What is needed to speak of a request without giving anything away.
 
     `host` is shown; `account` and `address` are the settings to check; `secrets` and words of `body` are masked.
+    One about a single `person` may be answered with 404 when there is no such.
     """
 
     host: str
@@ -44,6 +61,7 @@ class Asked(NamedTuple):
     address: str
     secrets: Sequence[str]
     body: bytes
+    person: bool = False
 
 
 def judge(status: int, headers: Mapping[str, str], body: bytes, asked: Asked) -> Reply:
@@ -51,17 +69,23 @@ def judge(status: int, headers: Mapping[str, str], body: bytes, asked: Asked) ->
 
     A 4xx that nobody gave a meaning for single calls pauses the destination: that keeps everything and rejects nobody.
     """
+    now = datetime.now(UTC)
     if 200 <= status < 300:
-        return Reply(status, body)
+        used_up = _seconds(headers.get("x-ratelimit-remaining")) == 0
+        return Reply(status, body, asked_wait(headers, now) if used_up else None, _skew(headers.get("date"), now))
     said = quote(body, asked)
     text = f"{asked.host} answered {status}" + (f": {said}" if said else "")
-    wait = asked_wait(headers, datetime.now(UTC))
+    wait = asked_wait(headers, now)
     if status in _SLOW_DOWN:
-        raise NotTaken(text, status=status, wait=wait)
+        raise Throttled(text, status=status, wait=wait)
+    if status == _TAKEN:
+        raise TakenAlready(text, status=status, body=body)
     if status in _CALLS:
-        raise CallsRefused(text, status=status)
+        raise CallsRefused(text, status=status, body=body)
+    if status == _NOT_THERE and asked.person:
+        raise NotThere(text, status=status)
     if status in _ACCOUNT:
-        raise AccountRefused(f"{text}; check {asked.account}", status=status)
+        raise AccountRefused(f"{text}; check {asked.account}", status=status, body=body)
     if status in _AGAIN or not 300 <= status < 500:
         raise Unanswered(text, status=status, wait=wait)
     if status < 400:
@@ -83,6 +107,13 @@ def asked_wait(headers: Mapping[str, str], now: datetime) -> float | None:
 
 def _seconds(text: str | None) -> float | None:
     return float(text) if text and _SECONDS.fullmatch(text.strip()) else None
+
+
+def _skew(text: str | None, now: datetime) -> float | None:
+    try:
+        return (parsedate_to_datetime(text or "").astimezone(UTC) - now).total_seconds()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _until(text: str | None, now: datetime) -> float | None:

@@ -1,6 +1,6 @@
 """The data that travels between the rooms, all of it frozen, and the base class of every destination."""
 
-from audiencesync.model.calls import Batch, Call, Channel, Content, Envelope, Packed, Packer, Refusal
+from audiencesync.model.calls import Batch, Call, Channel, Content, Envelope, Packed, Packer, Receipt, Refusal
 from audiencesync.model.definitions import (
     ID_COLUMNS,
     Ago,
@@ -12,7 +12,7 @@ from audiencesync.model.definitions import (
     SourceSettings,
     Variable,
 )
-from audiencesync.model.destination import Destination
+from audiencesync.model.destination import Destination, Person, Trait
 from audiencesync.model.syncs import (
     Left,
     Outcome,
@@ -48,18 +48,21 @@ __all__ = [
     "Packed",
     "Packer",
     "Page",
+    "Person",
     "Plan",
     "PlannedAudience",
     "PlannedDelivery",
     "PlannedSync",
     "Progress",
     "Project",
+    "Receipt",
     "Refusal",
     "Report",
     "Run",
     "SourceSettings",
     "Span",
     "Sync",
+    "Trait",
     "Trouble",
     "Variable",
 ]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 
@@ -19,7 +19,10 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What the bodies of one computation are made of, frozen when a sync opens, so that a retry repeats them."""
+    """What the bodies of one computation are made of, frozen when a sync opens, so that a retry repeats them.
+
+    `follows` names an included column whose change is told like a change of membership, since it says who the user is.
+    """
 
     key: str
     id_kind: str
@@ -29,27 +32,40 @@ class Envelope:
     computation_class: str = "audience"
     computation_id: str = ""
     integrations: tuple[str, ...] = ()
+    follows: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a sync's calls have in common: its secret (bytes, for messageIds) and an envelope for each span."""
+    """What a sync's calls have in common: its secret (bytes, for messageIds) and an envelope for each span.
+
+    `keys` are those of every computation the destination was ever told, for one who has to take back all of them.
+    """
 
     secret: bytes
     envelopes: tuple[Envelope, ...]
+    keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One request's worth of calls, rendered."""
+    """One request's worth of calls, rendered; `route` is "PATCH /batch/data" where a destination has several.
+
+    One that `asks` only finds something out: its calls are packed again with what its answer taught.
+    """
 
     calls: tuple[Call, ...]
     body: bytes
+    route: str = ""
+    asks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a destination will not take one call: a reason people read, and the HTTP status if there was one."""
+    """Why a destination will not take one call: a reason people read, and the HTTP status if there was one.
+
+    A reason that programs may count on begins with its code: `missing_email: Crisp finds people by their email`.
+    """
 
     reason: str
     status: int | None = None
@@ -57,16 +73,38 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A page made ready: batches in the order of its calls, and the calls that no request may carry."""
+    """A page made ready: batches in the order of its calls, and the calls that no request may carry.
+
+    Calls `done` need no request, such as a `false` for somebody whom the destination does not know. Those for `later`
+    are packed again when these batches are answered; with every batch that asks, its own calls are, too. So a user is
+    under way once, and a request can be made of the answer to another.
+    """
 
     batches: tuple[Batch, ...]
     refused: tuple[tuple[Call, Refusal], ...] = ()
+    done: tuple[Call, ...] = ()
+    later: tuple[Call, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a destination answered to one batch; calls are given by their index, and the others were accepted.
+
+    Calls to send `again` were neither taken for sure nor refused by name: they go in smaller batches. `learned` is what
+    shall be remembered for later pages and syncs: names to values, an empty value to forget. `wait` are the seconds
+    before anything else may be sent.
+    """
+
+    refused: Mapping[int, Refusal] = field(default_factory=dict)
+    again: Collection[int] = ()
+    learned: Mapping[str, str] = field(default_factory=dict)
+    wait: float | None = None
 
 
 class Channel(Protocol):
     """One thread's way to a destination."""
 
-    def send(self, batch: Batch, *, seconds: float) -> Mapping[int, Refusal]:
+    def send(self, batch: Batch, *, seconds: float) -> Mapping[int, Refusal] | Receipt:
         """Deliver within `seconds`; the refused calls by their index in the batch, or a DeliveryError for all."""
 
     def close(self) -> None:
@@ -82,3 +120,18 @@ class Packer(ABC):
 
         The result depends on the content and the calls alone, so that after a crash the same bytes leave again.
         """
+
+    def names(self, calls: Sequence[Call]) -> Iterable[str]:
+        """What this destination may have been taught, by names of its own choice, that packing these calls wants."""
+        del calls
+        return ()
+
+    def pack_known(self, calls: Sequence[Call], known: Mapping[str, str]) -> Packed:
+        """As `pack`, with what is remembered under the names asked for and what this page's answers taught."""
+        del known
+        return self.pack(calls)
+
+    def imagine(self, batch: Batch) -> Mapping[str, str]:
+        """What the answer to a batch may teach, for a plan, which asks nobody."""
+        del batch
+        return {}

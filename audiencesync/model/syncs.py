@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from audiencesync.model.calls import Call, Content, Envelope, Refusal
@@ -115,6 +115,8 @@ class Progress:
     requests: int = 0
     unresolved: bool = False
     """Whether an attempt since the last commit may still arrive, so that a settle time must pass."""
+    learned: Mapping[str, str] = field(default_factory=dict)
+    """What answers since the last commit taught; an empty value is to be forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,10 @@ class PlannedAudience:
 
 @dataclass(frozen=True, slots=True)
 class PlannedSync:
-    """What one audience would cost one destination; `status` is ready, waiting, paused or held, for a reason."""
+    """What one audience would cost one destination.
+
+    `status` is ready, waiting, paused, held or discarded, for a `reason`.
+    """
 
     key: str
     destination: str

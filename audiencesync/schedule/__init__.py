@@ -4,16 +4,19 @@ from audiencesync.schedule.check import check_schedule
 from audiencesync.schedule.slots import after, longest_interval, newest_due
 from audiencesync.schedule.words import (
     Duration,
+    Part,
     Rate,
     RateLimit,
     parse_duration,
     parse_rate,
     show_duration,
     show_rate,
+    show_rates,
 )
 
 __all__ = [
     "Duration",
+    "Part",
     "Rate",
     "RateLimit",
     "after",
@@ -24,4 +27,5 @@ __all__ = [
     "parse_rate",
     "show_duration",
     "show_rate",
+    "show_rates",
 ]

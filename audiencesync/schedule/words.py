@@ -10,6 +10,8 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_RATE = re.compile(r"\s*(\d+)\s*(B|KB|MB)?\s*(?:/\s*([^\s/].*?))?\s*", re.IGNORECASE)
+_SIZES = {"B": 1, "KB": 1000, "MB": 1_000_000}
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\s*\Z")
 
 
@@ -36,33 +38,68 @@ def show_duration(span: timedelta) -> str:
 
 
 class RateLimit(NamedTuple):
-    """At most `limit` of `unit` ("items" or "requests") in any window of `seconds`."""
+    """At most `limit` of `unit` ("items", "requests" or "bytes") in any window of `seconds`."""
 
     limit: int
     seconds: float
     unit: str
 
+    def part(self, share: float) -> RateLimit:
+        """The same limit where only a part of it is ours; at least one, in a longer window if it must be."""
+        ours = self.limit * share
+        return RateLimit(int(ours), self.seconds, self.unit) if ours >= 1 else \
+            RateLimit(1, self.seconds / ours, self.unit)
+
 
 def parse_rate(text: object) -> RateLimit:
-    """Read `800` (items a second) or `50/30s` (requests in a window); raise ValueError for anything else."""
+    """Read `800` (items a second), `50/30s` (requests in a window) or `500KB/1s`; raise ValueError for others."""
     if isinstance(text, RateLimit):
         return text
     if isinstance(text, int) and not isinstance(text, bool) and text > 0:
         return RateLimit(text, 1.0, "items")
-    if isinstance(text, str):
-        count, slash, window = text.partition("/")
-        if count.strip().isdecimal() and int(count) > 0:
-            if not slash:
-                return RateLimit(int(count), 1.0, "items")
-            seconds = parse_duration(window if window.strip()[:1].isdigit() else f"1{window.strip()}").total_seconds()
+    match = _RATE.fullmatch(text) if isinstance(text, str) else None
+    if match and int(match[1]) > 0:
+        count, size, window = int(match[1]), match[2], match[3]
+        if window is None and not size:
+            return RateLimit(count, 1.0, "items")
+        if window is not None:
+            seconds = parse_duration(window if window[:1].isdigit() else f"1{window}").total_seconds()
             if seconds > 0:
-                return RateLimit(int(count), seconds, "requests")
-    raise ValueError(f"{text!r} is not a rate; write 800 (items a second) or 50/30s (requests in a window)")
+                return RateLimit(count * _SIZES[size.upper()] if size else count, seconds,
+                                 "bytes" if size else "requests")
+    raise ValueError(f"{text!r} is not a rate; write 800 (items a second), 50/30s (requests in a window) or 500KB/1s")
+
+
+def parse_rates(found: object) -> RateLimit | tuple[RateLimit, ...]:
+    """Read one rate, or a list of rates that all hold; raise ValueError for anything else."""
+    if isinstance(found, list | tuple) and not isinstance(found, RateLimit):
+        if not found:
+            raise ValueError("it is empty; leave it out for what the destination publishes")
+        return tuple(parse_rate(one) for one in found)
+    return parse_rate(found)
 
 
 def show_rate(rate: RateLimit) -> str:
     """The rate as it is written in a project file."""
-    return str(rate.limit) if rate.unit == "items" else f"{rate.limit}/{show_duration(timedelta(seconds=rate.seconds))}"
+    if rate.unit == "items" and rate.seconds == 1.0:
+        return str(rate.limit)
+    unit = {"bytes": "B", "items": " items"}.get(rate.unit, "")
+    return f"{rate.limit}{unit}/{show_duration(timedelta(seconds=rate.seconds))}"
+
+
+def show_rates(rates: RateLimit | tuple[RateLimit, ...]) -> str:
+    """One rate or several as people read them."""
+    return show_rate(rates) if isinstance(rates, RateLimit) else ", ".join(map(show_rate, rates))
+
+
+def parse_part(text: object) -> float:
+    """Read `50%` as 0.5; raise ValueError unless it lies above 0 % and at most at 100 %."""
+    if isinstance(text, float) and 0 < text <= 1:
+        return text
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", text) if isinstance(text, str) else None
+    if match is None or not 0 < float(match[1]) <= 100:
+        raise ValueError(f"{text!r} is no part; write 50%")
+    return float(match[1]) / 100
 
 
 def _written(parse: Callable[[object], Any], show: Callable[[Any], str], schema: dict[str, Any]) -> tuple[Any, ...]:
@@ -70,5 +107,7 @@ def _written(parse: Callable[[object], Any], show: Callable[[Any], str], schema:
 
 
 Duration = Annotated[timedelta, *_written(parse_duration, show_duration, {"type": "string", "examples": ["15m"]})]
-Rate = Annotated[RateLimit, *_written(
-    parse_rate, show_rate, {"type": ["string", "integer"], "examples": [800, "50/30s"]})]
+Rate = Annotated[RateLimit | tuple[RateLimit, ...], *_written(parse_rates, show_rates, {
+    "type": ["string", "integer", "array"], "items": {"type": ["string", "integer"]},
+    "examples": [800, "50/30s", ["50/30s", "1MB/1s"]]})]
+Part = Annotated[float, *_written(parse_part, lambda part: f"{part * 100:g}%", {"type": "string", "examples": ["50%"]})]

@@ -72,7 +72,7 @@ class Courier:
                 leases.release(self.store, lease)
 
     def _work_all(self, lease: leases.Lease, wire: Wire) -> Iterator[Tick]:
-        name, pace, failed = self.agenda.destination, Pace(self.destination.pace()), 0
+        name, pace, failed = self.agenda.destination, Pace(self.destination.limits()), 0
         blocked = self._blocked(name)
         if blocked is not None:  # since the look before the lease
             self.outcomes.append(blocked)
@@ -99,7 +99,7 @@ class Courier:
 
     def _work(self, lease: leases.Lease, wire: Wire, sync: Sync, pace: Pace) -> Generator[Tick, None, Outcome]:
         settings, told = self.destination, 0
-        size = page_size(settings.page, settings.pace(), sync.spans)
+        size = page_size(settings.page, settings.limits(), sync.spans)
         refused = syncs.rejected_counts(self.store, sync.destination)
         pages = content.pages(self.store, sync, size=size,
                               retried=any(span.computation_id in refused for span in sync.spans))
@@ -235,7 +235,5 @@ def _log(sync: Sync, outcome: Outcome) -> None:
 
 def _concurrency(settings: Destination, size: int) -> int:
     """No more requests at once than a pace in items can use, so that no claim runs far ahead of what is sent."""
-    pace = settings.pace()
-    if pace is None or pace.unit != "items":
-        return settings.concurrency
-    return min(settings.concurrency, 1 + pace.limit // size)
+    items = [limit.limit for limit in settings.limits() if limit.unit == "items"]
+    return min([settings.concurrency, *(1 + limit // size for limit in items)])

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from audiencesync.delivery import page_size
 from audiencesync.model import Destination, Outcome, Page, PlannedDelivery, PlannedSync, Span, Sync
-from audiencesync.schedule import RateLimit, show_rate
+from audiencesync.schedule import RateLimit, show_rates
 from audiencesync.store import content, planning, syncs
 from audiencesync.store.connect import Store
 from audiencesync.store.decisions import Decision
@@ -63,24 +63,25 @@ class Desk:
 
 def delivery(store: Store, thought: Store, desk: Desk) -> PlannedDelivery:
     """Count what goes on and what is planned, by packing it as it would be sent."""
-    pace = desk.settings.pace()
+    limits = desk.settings.limits()
     tally = _Tally()
     if desk.blocked is None:
         for sync in desk.open:
-            _count(tally, desk, sync, content.pages(store, sync, size=page_size(desk.settings.page, pace, sync.spans)))
+            size = page_size(desk.settings.page, limits, sync.spans)
+            _count(tally, desk, sync, content.pages(store, sync, size=size))
             desk.rows += [PlannedSync(span.key, desk.name, sync.mode, "goes on", tally.values[index, True],
                                       tally.values[index, False], 0, "an earlier command began it")
                           for index, span in enumerate(sync.spans)]
         desk.slots.sort(key=lambda slot: (*slot.sync, slot.span.key))
         for _, same in groupby(desk.slots, key=attrgetter("sync")):
             thinking = draft(desk.name, [slot.span for slot in same])
-            size = page_size(desk.settings.page, pace, thinking.spans)
+            size = page_size(desk.settings.page, limits, thinking.spans)
             _count(tally, desk, thinking, content.pages(thought, thinking, size=size, table=planning.planned,
                                                         retried=False))
     going_on = desk.open if desk.blocked is None else ()
     users = planning.distinct_users(thought, [slot.span.computation_id for slot in desk.slots], going_on)
     return PlannedDelivery(desk.name, tally.calls, users, tally.requests, tally.refused,
-                           _seconds(pace, tally.calls, tally.requests), show_rate(pace) if pace else "")
+                           _seconds(limits, tally.calls, tally.requests), show_rates(limits))
 
 
 @dataclass(slots=True)
@@ -110,7 +111,7 @@ def draft(name: str, spans: list[Span]) -> Sync:
                 tuple(spans))
 
 
-def _seconds(pace: RateLimit | None, calls: int, requests: int) -> float | None:
-    if pace is None:
-        return None
-    return (calls if pace.unit == "items" else requests) / pace.limit * pace.seconds
+def _seconds(limits: Sequence[RateLimit], calls: int, requests: int) -> float | None:
+    weights = {"items": calls, "requests": requests}
+    return max((weights[limit.unit] / limit.limit * limit.seconds for limit in limits if limit.unit in weights),
+               default=None)

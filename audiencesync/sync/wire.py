@@ -10,9 +10,9 @@ from typing import Protocol
 from audiencesync import clock, failpoints
 from audiencesync.delivery import Flight
 from audiencesync.errors import DeliveryError, NotTaken, Unanswered
-from audiencesync.model import Channel, Destination, Refusal
+from audiencesync.model import Channel, Destination, Receipt, Refusal
 
-Answer = Mapping[int, Refusal] | DeliveryError
+Answer = Mapping[int, Refusal] | Receipt | DeliveryError
 
 
 class Wire(Protocol):
