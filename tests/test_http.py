@@ -20,7 +20,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiencesync.errors import AccountRefused, CallsRefused, DeliveryError, NotTaken, TakenAlready, Throttled, Unanswered
+from audiencesync.errors import (
+    AccountRefused,
+    CallsRefused,
+    DeliveryError,
+    NotTaken,
+    TakenAlready,
+    Throttled,
+    Unanswered,
+)
 from audiencesync.http import Client, Reply
 from audiencesync.http.answers import Asked, asked_wait, judge, quote
 from tests.loopback import Answer, Fault, Loopback, Request
