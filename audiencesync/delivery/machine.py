@@ -105,7 +105,8 @@ class Delivery:
             self._not_before = max(self._not_before, now + receipt.wait)
         for index, refusal in receipt.refused.items():
             self._refuse(page, calls[index], refusal)
-        open_ = {*receipt.refused, *receipt.again}
+        page.later += [calls[index] for index in receipt.repack]
+        open_ = {*receipt.refused, *receipt.again, *receipt.repack}
         taken = [call for index, call in enumerate(calls) if index not in open_]
         if flight.batch.asks:
             page.later += taken

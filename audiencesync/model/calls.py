@@ -90,15 +90,17 @@ class Packed:
 class Receipt:
     """What a destination answered to one batch; calls are given by their index, and the others were accepted.
 
-    Calls to send `again` were neither taken for sure nor refused by name: they go in smaller batches. `learned` is what
-    shall be remembered for later pages and syncs: names to values, an empty value to forget. `wait` are the seconds
-    before anything else may be sent.
+    Calls to send `again` were neither taken for sure nor refused by name: they go in smaller batches. Those to `repack`
+    were not taken either, and are packed again with what was `learned`, when the page's other batches are answered;
+    whoever asks for it teaches something, else it would never end. `learned` is what shall be remembered for later
+    pages and syncs: names to values, an empty value to forget. `wait` are the seconds before anything else may be sent.
     """
 
     refused: Mapping[int, Refusal] = field(default_factory=dict)
     again: Collection[int] = ()
     learned: Mapping[str, str] = field(default_factory=dict)
     wait: float | None = None
+    repack: Collection[int] = ()
 
 
 class Channel(Protocol):
