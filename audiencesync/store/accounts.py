@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, delete, insert, select, update
 
 from audiencesync.store.connect import Store
+from audiencesync.store.identities import forget_all
 from audiencesync.store.leases import Lease, guard
 from audiencesync.store.tables import acts, computations, decisions, destinations, positions, rejections, syncs
 
@@ -51,6 +52,22 @@ def account(store: Store, destination: str) -> tuple[Account, datetime]:
     if (all_ := rows.get(EVERYTHING)) is not None and all_.paused_at is not None:
         found = replace(found, paused_at=all_.paused_at, pause_reason=all_.pause_reason, by_all=True)
     return found, now
+
+
+class Allowed(NamedTuple):
+    """What a destination's limits were used for: requests of a day, and what its speed limits still count (JSON)."""
+
+    day: str | None = None
+    used: int | None = None
+    paced: str | None = None
+
+
+def allowed(store: Store, destination: str) -> tuple[Allowed, datetime]:
+    """What was used of the destination's limits, and the database's time."""
+    query = select(destinations.c.day, destinations.c.used, destinations.c.paced)
+    with store.read() as connection:
+        row = connection.execute(query.where(destinations.c.name == destination)).one_or_none()
+        return Allowed(*row) if row is not None else Allowed(), store.now(connection)
 
 
 def note(store: Store, destination: str, **values: Any) -> None:
@@ -138,6 +155,7 @@ def new_account(store: Store, lease: Lease, destination: str, *, fingerprint: st
         connection.execute(update(positions).where(positions.c.destination == destination).values(run=0))
         connection.execute(delete(rejections).where(rejections.c.destination == destination))
         connection.execute(delete(decisions).where(decisions.c.destination == destination))
+        forget_all(connection, destination)
         _set(store, connection, destination, {**_resumed(connection, destination, lifts=lifts),
                                               "fingerprint": fingerprint})
         record_act(connection, now, who, NEW_ACCOUNT, destination, reason or "told everything anew")

@@ -25,6 +25,7 @@ from sqlalchemy import (
 
 from audiencesync.model import Call, Page, Span, Sync
 from audiencesync.store.connect import Store
+from audiencesync.store.included import included_column
 from audiencesync.store.tables import memberships, rejections
 
 
@@ -33,10 +34,11 @@ def as_of(run: int, table: FromClause = memberships) -> ColumnElement[bool]:
     return and_(table.c.since_run <= run, or_(table.c.until_run.is_(None), table.c.until_run > run))
 
 
-def differ(store: Store, computation_id: int, from_run: int, to_run: int) -> bool:
-    """Whether any user's value differs between two runs."""
+def differ(store: Store, computation_id: int, from_run: int, to_run: int, follows: str = "") -> bool:
+    """Whether any user's value differs between two runs, or the included column that says who he is."""
+    query = _changed(computation_id, from_run, to_run, memberships, follows).limit(1)
     with store.read() as connection:
-        return connection.execute(_changed(computation_id, from_run, to_run, memberships).limit(1)).first() is not None
+        return connection.execute(query).first() is not None
 
 
 def net(store: Store, computation_id: int, from_run: int, to_run: int) -> tuple[int, int]:
@@ -56,7 +58,7 @@ def changes(mode: str, span: Span, table: FromClause = memberships) -> Select[An
         return member.where(mine, as_of(span.to_run, table))
     if mode == "backfill":
         return _valued(span.to_run, table).where(mine, table.c.since_run <= span.to_run)
-    return _changed(span.computation_id, span.from_run, span.to_run, table)
+    return _changed(span.computation_id, span.from_run, span.to_run, table, span.envelope.follows)
 
 
 def _valued(run: int, table: FromClause) -> Select[Any]:
@@ -67,16 +69,21 @@ def _valued(run: int, table: FromClause) -> Select[Any]:
     return select(table.c.user_id, value, included).group_by(table.c.user_id)
 
 
-def _changed(computation_id: int, from_run: int, to_run: int, table: FromClause) -> Select[Any]:
+def _changed(computation_id: int, from_run: int, to_run: int, table: FromClause, follows: str = "") -> Select[Any]:
     """A row outside of (from, to] cannot be part of a difference, which keeps an increment to one cheap scan.
 
     A destination that an audience leaves goes from its position back to run 0, as of which nobody is a member.
+    Where an included column says who a user is, a member whose column differs is told again.
     """
     then, now = as_of(from_run, table), as_of(to_run, table)
     low, high = sorted((from_run, to_run))
     touched = or_(and_(table.c.since_run > low, table.c.since_run <= high),
                   and_(table.c.until_run > low, table.c.until_run <= high))
     differs = func.max(case((now, 1), else_=0)) != func.max(case((then, 1), else_=0))
+    if follows:
+        column = included_column(table.c.included, follows)
+        differs = or_(differs, func.max(case((now, column), else_=null())) != func.max(case((then, column),
+                                                                                           else_=null())))
     return _valued(to_run, table).where(table.c.computation_id == computation_id, touched).having(differs)
 
 

@@ -31,6 +31,7 @@ from sqlalchemy.schema import CreateTable, DropTable
 from audiencesync.model import Left, Span, Sync
 from audiencesync.store.connect import Store
 from audiencesync.store.content import as_of, changes, retries
+from audiencesync.store.included import included_column
 from audiencesync.store.stage import Stage, staged
 from audiencesync.store.tables import UserId, computations, memberships, positions, rejections, runs, spans, syncs
 
@@ -79,8 +80,11 @@ def differences(held: Stage, computation_id: int, run: int) -> tuple[int, int]:
     return held.members - common, before - common
 
 
-def think(held: Stage, slot: int, computation_id: int, run: int) -> tuple[int, int]:
-    """Put into `planned`, under the number `slot`, who the stage would have enter and exit since `run`; count both."""
+def think(held: Stage, slot: int, computation_id: int, run: int, follows: str = "") -> tuple[int, int, int]:
+    """Put into `planned`, under the number `slot`, who the stage would have enter and exit since `run`; count both.
+
+    The third count is of members who are told again since the included column `follows` says who they are.
+    """
     told = _told(computation_id, run)
     columns = ["computation_id", "user_id", "since_run", "until_run", "included"]
     entered = (select(literal(slot), staged.c.user_id, literal(TO), null(), staged.c.included)
@@ -90,9 +94,15 @@ def think(held: Stage, slot: int, computation_id: int, run: int) -> tuple[int, i
               .select_from(told.outerjoin(staged, staged.c.user_id == told.c.user_id))
               .where(staged.c.user_id.is_(None)))
     counted = {"preserve_rowcount": True}  # otherwise psycopg's count of an INSERT is thrown away
-    both = [held.connection.execute(insert(planned).from_select(columns, rows), execution_options=counted).rowcount
-            for rows in (entered, exited)]
-    return both[0], both[1]
+    found = [held.connection.execute(insert(planned).from_select(columns, rows), execution_options=counted).rowcount
+             for rows in (entered, exited)]
+    if not follows:
+        return found[0], found[1], 0
+    then, now = included_column(told.c.included, follows), included_column(staged.c.included, follows)
+    moved = (select(literal(slot), staged.c.user_id, literal(TO), null(), staged.c.included)
+             .select_from(staged.join(told, told.c.user_id == staged.c.user_id)).where(then != now))
+    again = held.connection.execute(insert(planned).from_select(columns, moved), execution_options=counted).rowcount
+    return found[0], found[1], again
 
 
 def think_again(held: Stage, slot: int, destination: str, computation_id: int, before: Sequence[Sync]) -> int:
@@ -118,8 +128,8 @@ def think_again(held: Stage, slot: int, destination: str, computation_id: int, b
 
 
 def _told(computation_id: int, run: int) -> Subquery:
-    return (select(memberships.c.user_id).where(memberships.c.computation_id == computation_id, as_of(run))
-            .subquery("told"))
+    return (select(memberships.c.user_id, memberships.c.included)
+            .where(memberships.c.computation_id == computation_id, as_of(run)).subquery("told"))
 
 
 def _owed(sync: Sync, span: Span) -> list[Select[Any]]:

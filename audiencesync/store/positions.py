@@ -12,7 +12,7 @@ from sqlalchemy import select
 from audiencesync.model import Envelope
 from audiencesync.store.connect import Store
 from audiencesync.store.syncs import envelope_of
-from audiencesync.store.tables import positions, spans, syncs
+from audiencesync.store.tables import computations, positions, spans, syncs
 
 
 class Position(NamedTuple):
@@ -40,6 +40,14 @@ def known_positions(store: Store, destination: str) -> Mapping[int, Position]:
         found = connection.execute(select(positions).where(positions.c.destination == destination))
         return {row.computation_id: Position(row.run, row.settled_at, row.retired_at, row.clear_as_of)
                 for row in found}
+
+
+def known_keys(store: Store, destination: str) -> tuple[str, ...]:
+    """The keys of all computations that the destination was ever told, or was about to be."""
+    query = (select(computations.c.key).join(positions, positions.c.computation_id == computations.c.id)
+             .where(positions.c.destination == destination).order_by(computations.c.key))
+    with store.read() as connection:
+        return tuple(connection.execute(query).scalars())
 
 
 def last_envelope(store: Store, destination: str, computation_id: int) -> Envelope:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, and_, delete, func, insert, or_, select, upda
 
 from audiencesync import failpoints
 from audiencesync.model import Call, Envelope, Progress, Refusal, Span, Sync
-from audiencesync.store import content
+from audiencesync.store import content, identities
 from audiencesync.store.connect import Store
 from audiencesync.store.leases import Lease, guard
 from audiencesync.store.tables import computations as computations_table
@@ -97,6 +97,7 @@ def advance(store: Store, lease: Lease, sync: Sync, progress: Progress, *, settl
         if finished:
             values |= {"status": "done", "closed_at": now}
         connection.execute(update(syncs).where(syncs.c.id == sync.id).values(**values))
+        identities.remember(store, connection, sync.destination, progress.learned)
         _clear(store, connection, sync, progress.accepted)
         _reject(store, connection, sync, progress.refused, now)
         if progress.unresolved:

@@ -184,6 +184,16 @@ rejections = Table(
     sqlite_with_rowid=False,
 )
 
+# what a destination's answers taught of its people, under names that only its own class understands
+identities = Table(
+    "identities", metadata,
+    Column("destination", Text, primary_key=True),
+    Column("name", UserId, primary_key=True),
+    Column("value", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# day, used: how many requests of a day of UTC left; paced: what still counts against its speed limits, and since when
 destinations = Table(
     "destinations", metadata,
     Column("name", Text, primary_key=True),
@@ -193,6 +203,9 @@ destinations = Table(
     Column("paused_by", Text),
     Column("retry_at", Instant),
     Column("retry_reason", Text),
+    Column("day", Text),
+    Column("used", Integer),
+    Column("paced", Text),
 )
 
 leases = Table(

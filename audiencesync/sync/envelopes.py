@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from audiencesync import __version__
-from audiencesync.model import Audience, Envelope
+from audiencesync.model import Audience, Envelope, Project
 from audiencesync.store import runs
 from audiencesync.store.connect import Store
 from audiencesync.store.positions import last_envelope
@@ -23,8 +23,9 @@ def stamp(as_of: datetime) -> str:
     return as_of.strftime("%Y-%m-%dT%H:%M:%S.") + f"{as_of.microsecond // 1000:03}Z"
 
 
-def envelope(namespace: str, audience: Audience, id_kind: str, as_of: datetime) -> Envelope:
-    """What every body of this audience has in common as of this instant."""
-    identity = hashlib.blake2b(f"{namespace} {audience.key}".encode(), digest_size=14).hexdigest()[:27]
-    return Envelope(audience.key, id_kind, namespace, __version__, stamp(as_of), audience.kind, f"aud_{identity}",
-                    audience.integrations)
+def envelope(project: Project, destination: str, audience: Audience, id_kind: str, as_of: datetime) -> Envelope:
+    """What every body of this audience to this destination has in common as of this instant."""
+    identity = hashlib.blake2b(f"{project.name} {audience.key}".encode(), digest_size=14).hexdigest()[:27]
+    follows = project.destinations[destination].follows(id_kind)
+    return Envelope(audience.key, id_kind, project.name, __version__, stamp(as_of), audience.kind, f"aud_{identity}",
+                    audience.integrations, follows if follows in audience.include else "")

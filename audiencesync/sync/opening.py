@@ -2,53 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import groupby
-from typing import NamedTuple
 
 from audiencesync.model import Audience, Project, Span, Sync
 from audiencesync.store import accounts, content, decisions, runs, syncs
 from audiencesync.store.connect import Store
 from audiencesync.store.leases import Lease
 from audiencesync.store.positions import NOWHERE, Position, known_positions
-from audiencesync.sync import brakes
+from audiencesync.sync import brakes, fields
 from audiencesync.sync.brakes import Target
 from audiencesync.sync.envelopes import envelope, farewell
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """An audience that may have a next sync: where the destination stands and goes, whether refused users are due.
-
-    One that `leaves` goes back to run 0, as of which nobody is a member.
-    """
-
-    known: runs.Due
-    position: int
-    again: bool
-    now: datetime
-    target: Target
-    leaves: bool = False
-
-
-class Waiting(NamedTuple):
-    """Why an audience has no next sync now: a status of an outcome, the reason, until when, and what helps."""
-
-    status: str
-    reason: str
-    until: datetime | None
-    help: str
-
-
-class _Look(NamedTuple):
-    """How a destination stands: the open syncs that concern the command, who is stopped, who has no open sync."""
-
-    open: list[Sync]
-    stopped: dict[int, runs.Due]
-    free: list[runs.Due]
-    positions: Mapping[int, Position]
+from audiencesync.sync.look import Look, Ready, Waiting, stopped
 
 
 @dataclass(slots=True)
@@ -85,7 +52,7 @@ class Agenda:
         self.waiting.clear()
         look = self._look()
         workable = [left for sync in look.open
-                    if (left := self._without_stopped(lease, sync, look.stopped)) is not None]
+                    if (left := self._without_stopped(lease, sync, look)) is not None]
         ready = self._ready(look)
         for mode in syncs.FAIRNESS:
             for sync in workable:
@@ -96,7 +63,7 @@ class Agenda:
                 return opened
         return None
 
-    def _look(self) -> _Look:
+    def _look(self) -> Look:
         everything = syncs.open_syncs(self.store, self.destination)
         asked = {audience.key for audience in self.audiences}
         if self.farewells:
@@ -105,10 +72,19 @@ class Agenda:
         found = runs.latest(self.store, asked | {span.key for sync in everything for span in sync.spans})
         mine = {known.computation_id for key, known in found.items() if key in asked}
         busy = {span.computation_id for sync in everything for span in sync.spans}
-        return _Look([sync for sync in everything if mine & {span.computation_id for span in sync.spans}],
-                     {known.computation_id: known for known in found.values() if stopped(known, positions)},
+        unfit = fields.unfit(self.store, self.destination, found)
+        return Look([sync for sync in everything if mine & {span.computation_id for span in sync.spans}],
+                     {known.computation_id: known for known in found.values()
+                      if stopped(known, positions) or known.key in unfit},
                      [known for key, known in found.items() if key in asked and known.computation_id not in busy],
-                     positions)
+                     positions, unfit)
+
+    def keys(self) -> set[str]:
+        """The keys of which something may be sent now."""
+        look = self._look()
+        self.waiting.clear()
+        return {span.key for sync in look.open for span in sync.spans} | {
+            one.known.key for one in self._ready(look._replace(unfit={}))}
 
     def has_work(self) -> bool:
         """Whether a sync could go on or begin now; only reads, so that it may be asked often."""
@@ -134,28 +110,30 @@ class Agenda:
             other.mode == "incremental" and other.id not in self.set_aside
             and {span.computation_id for span in other.spans} - set(look.stopped) for other in look.open)
 
-    def _without_stopped(self, lease: Lease, sync: Sync, stopped: Mapping[int, runs.Due]) -> Sync | None:
+    def _without_stopped(self, lease: Lease, sync: Sync, look: Look) -> Sync | None:
         """The sync without its stopped audiences, which get one of their own that waits; None when that is all."""
-        stuck = {span.computation_id for span in sync.spans} & set(stopped)
+        stuck = {span.computation_id for span in sync.spans} & set(look.stopped)
         for computation in stuck:
-            self._note_paused(stopped[computation])
+            self._note_stopped(look.stopped[computation], look)
         if not stuck:
             return sync
         if len(stuck) == len(sync.spans):
             return None
         return syncs.split(self.store, lease, sync, stuck)
 
-    def _note_paused(self, known: runs.Due) -> None:
+    def _note_stopped(self, known: runs.Due, look: Look) -> None:
         if known.paused:
             self.waiting[known.key] = Waiting("skipped", known.pause_reason or "paused", None,
                                               f"audiencesync resume {known.key}")
+        elif known.key in look.unfit:
+            self.waiting[known.key] = Waiting("held", look.unfit[known.key], None, fields.HELP)
 
     def _note_held(self, known: runs.Due, hold: brakes.Hold) -> None:
         kind, why, help_ = brakes.held(known.key, self.destination, hold)
         if kind == "held" or not self._again:  # who asks for a backfill does not ask for what was discarded
             self.waiting[known.key] = Waiting("held" if kind == "held" else "skipped", why, None, help_)
 
-    def _ready(self, look: _Look) -> list[Ready]:
+    def _ready(self, look: Look) -> list[Ready]:
         """Who may have a next sync now; the others are noted with what they wait for."""
         refused = syncs.rejected_counts(self.store, self.destination, due=not self.typed)
         decided = decisions.decisions_of(self.store, self.destination)
@@ -168,8 +146,8 @@ class Agenda:
             ready = self._aimed(known, position, decided.get(known.computation_id), now=now, again=again)
             if ready is None or not any(self._wanted(mode, ready) for mode in syncs.FAIRNESS):
                 continue
-            if known.paused:
-                self._note_paused(known)
+            if known.paused or known.key in look.unfit:
+                self._note_stopped(known, look)
             elif position.settled_at is not None and position.settled_at > now and self._has_content(ready):
                 self.waiting[known.key] = Waiting("waiting", "an unanswered request may still arrive (settle)",
                                                   position.settled_at, "run the same command after that")
@@ -199,7 +177,8 @@ class Agenda:
         """Whether the next sync would send anything; one that would not need not settle, only its position moves."""
         if not ready.position or ready.again or ready.known.computation_id in self.backfill:
             return True
-        return content.differ(self.store, ready.known.computation_id, ready.position, ready.target.run)
+        follows = self.project.destinations[self.destination].follows(str(ready.known.id_kind))
+        return content.differ(self.store, ready.known.computation_id, ready.position, ready.target.run, follows)
 
     def _wanted(self, mode: str, ready: Ready) -> bool:
         if mode == "backfill":
@@ -230,11 +209,5 @@ class Agenda:
             shape = replace(farewell(self.store, self.destination, known, as_of), key=known.key, id_kind=id_kind)
         else:
             audience = next(audience for audience in self.audiences if audience.key == known.key)
-            shape = envelope(self.project.name, audience, id_kind, as_of)
+            shape = envelope(self.project, self.destination, audience, id_kind, as_of)
         return Span(known.computation_id, known.key, from_run, to_run, shape)
-
-
-def stopped(known: runs.Due, positions: Mapping[int, Position]) -> bool:
-    """Whether a sync under way does not go on: its audience is paused, or retired here without being cleared."""
-    position = positions.get(known.computation_id, NOWHERE)
-    return known.paused or ((known.retired or position.retired_at is not None) and position.clear_as_of is None)

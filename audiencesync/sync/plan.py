@@ -11,12 +11,12 @@ from audiencesync.errors import AudiencesyncError, Interrupted, SourceUnavailabl
 from audiencesync.model import Audience, Plan, PlannedAudience, Project, Span, Sync
 from audiencesync.store import decisions, planning, positions, runs, syncs
 from audiencesync.store.connect import Store
-from audiencesync.store.positions import Position
+from audiencesync.store.positions import NOTHING, Position
 from audiencesync.store.stage import stage
 from audiencesync.sync.blocked import blocked_account
 from audiencesync.sync.compute import Computer, Errors, instant
 from audiencesync.sync.envelopes import envelope
-from audiencesync.sync.opening import stopped
+from audiencesync.sync.look import stopped
 from audiencesync.sync.planned import members, plan_approved, plan_farewells, plan_sync
 from audiencesync.sync.tally import Desk, delivery
 
@@ -90,8 +90,8 @@ def _audience(project: Project, thought: Store, computer: Computer, audience: Au
     with stage(thought, result.chunks) as held:
         identity, number = (known.computation_id, last.number if last else 0) if known else (NOBODY_YET, 0)
         entered, exited = planning.differences(held, identity, number)
-        shape = envelope(project.name, audience, result.id_kind, computer.moment)
         for desk in desks:
+            shape = envelope(project, desk.name, audience, result.id_kind, computer.moment)
             plan_sync(thought, held, desk, audience, identity, Span(0, audience.key, 0, 0, shape))
         return PlannedAudience(audience.key, last.members if last else None, held.members, entered, exited,
                                held.rows - held.members, "" if last else "new")
@@ -102,12 +102,11 @@ def _owed(project: Project, store: Store, thought: Store, audience: Audience, kn
     """An audience that cannot be computed is still told as of its last run where a destination lags behind."""
     if known is None or known.run is None or known.retired:
         return
-    shape = envelope(project.name, audience, str(known.id_kind), known.run.as_of)
-    span = Span(known.computation_id, audience.key, 0, known.run.number, shape)
-    with stage(thought, members(store, span)) as held:
+    number, identity = known.run.number, known.computation_id
+    with stage(thought, members(store, Span(identity, audience.key, 0, number, NOTHING))) as held:
         for desk in desks:
-            plan_sync(thought, held, desk, audience, known.computation_id, replace(span, computation_id=0, to_run=0),
-                      newest=known.run.number)
+            shape = envelope(project, desk.name, audience, str(known.id_kind), known.run.as_of)
+            plan_sync(thought, held, desk, audience, identity, Span(0, audience.key, 0, 0, shape), newest=number)
 
 
 def _going_on(store: Store, name: str, asked: Mapping[str, runs.Due], stands: Mapping[int, Position]) -> list[Sync]:

@@ -25,7 +25,8 @@ def plan_sync(thought: Store, held: Stage, desk: Desk, audience: Audience, ident
         return
     run, status, reason = _standing(thought, desk, identity)
     slot, mode, part = next(desk.numbers), "incremental" if run else "initial", ""
-    entered, exited = planning.think(held, slot, identity, run)
+    follows = span.envelope.follows
+    entered, exited, moved = planning.think(held, slot, identity, run, follows)
     net = _net(thought, identity, run, entered, exited)
     why = brakes.why_held(audience.guard, net, initial=not run) if status == "ready" else ""
     decision = desk.decided.get(identity)
@@ -35,14 +36,14 @@ def plan_sync(thought: Store, held: Stage, desk: Desk, audience: Audience, ident
     elif said == decisions.APPROVED:  # which goes first, in a sync of its own; what is left is judged anew
         desk.approved.append((mode, Span(identity, span.key, run, upto, span.envelope)))
         slot, part, mode = next(desk.numbers), f"after {mode}", "incremental"
-        entered, exited = planning.think(held, slot, identity, upto)
+        entered, exited, moved = planning.think(held, slot, identity, upto, follows)
         why = brakes.why_held(audience.guard, _net(thought, identity, upto, entered, exited))
     if why:
         quiet = said == decisions.DISCARDED and decision is not None and not brakes.grown(decision, net)
         status, reason = _waits(why, span.key, desk.name, quiet=quiet)
     again = 0 if part else planning.think_again(held, slot, desk.name, identity, desk.open)
-    if not part or entered + exited:
-        desk.rows.append(PlannedSync(span.key, desk.name, mode, status, entered, exited, again, reason))
+    if not part or entered + exited + moved:
+        desk.rows.append(PlannedSync(span.key, desk.name, mode, status, entered, exited, again + moved, reason))
     if status == "ready":
         desk.plan(slot, mode, part, identity, span)
 
@@ -65,8 +66,9 @@ def plan_approved(store: Store, thought: Store, desks: Sequence[Desk]) -> None:
             span = Span(0, wanted.key, 0, 0, replace(wanted.envelope, timestamp=stamp(as_of)))
             with stage(thought, members(store, wanted)) as held:
                 slot = next(desk.numbers)
-                entered, exited = planning.think(held, slot, wanted.computation_id, wanted.from_run)
-                again = planning.think_again(held, slot, desk.name, wanted.computation_id, desk.open)
+                entered, exited, moved = planning.think(held, slot, wanted.computation_id, wanted.from_run,
+                                                        wanted.envelope.follows)
+                again = moved + planning.think_again(held, slot, desk.name, wanted.computation_id, desk.open)
             desk.rows.append(PlannedSync(wanted.key, desk.name, mode, "ready", entered, exited, again,
                                          f"approved up to run {wanted.to_run}"))
             desk.plan(slot, mode, "aside", wanted.computation_id, span)
@@ -82,7 +84,7 @@ def plan_farewells(store: Store, thought: Store, desks: Sequence[Desk]) -> None:
         for desk, due in found:
             run, status, reason = _standing(thought, desk, due.computation_id)
             slot = next(desk.numbers)
-            _, exited = planning.think(nobody, slot, due.computation_id, run)
+            _, exited, _ = planning.think(nobody, slot, due.computation_id, run)
             again = planning.think_again(nobody, slot, desk.name, due.computation_id, desk.open)
             as_of = desk.stands[due.computation_id].clear_as_of
             if as_of is None or not exited + again:

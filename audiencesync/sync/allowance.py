@@ -1,0 +1,88 @@
+"""What a destination allows: its speed limits and its day's requests, counted on where the last process left off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from audiencesync.delivery import Pace
+from audiencesync.model import Destination
+from audiencesync.store import accounts
+from audiencesync.store.connect import Store
+
+SHORT = 2.0
+"""A limit's seconds below which starting a process alone lets its window pass, so that nothing need be remembered."""
+
+
+@dataclass(slots=True)
+class Allowance:
+    """The pace of one worker; `day` is the day of UTC that is counted, `before` the requests that it had already."""
+
+    store: Store
+    name: str
+    pace: Pace
+    monotonic: Callable[[], float]
+    quota: int | None
+    kept: bool
+    day: str = ""
+    before: int = 0
+
+    def note(self) -> None:
+        """Write down how many of the day's requests are used; a new day begins with all of them."""
+        if self.quota is None:
+            return
+        today = _day(accounts.account(self.store, self.name)[1])
+        if today != self.day:
+            self.day, self.before = today, -self.pace.requests
+            self.pace.budget, self.pace.renews = self.quota, self.pace.renews + timedelta(days=1).total_seconds()
+        accounts.note(self.store, self.name, day=self.day, used=self.before + self.pace.requests)
+
+    def close(self) -> None:
+        """Leave what still counts to the next worker."""
+        self.note()
+        if self.kept:
+            now = accounts.account(self.store, self.name)[1]
+            spent = self.pace.remembered(self.monotonic())
+            accounts.note(self.store, self.name, paced=_written(now, spent))
+
+
+def allowance(store: Store, name: str, destination: Destination, monotonic: Callable[[], float]) -> Allowance:
+    """Take up the limits of a destination, which only the holder of its lease may.
+
+    Until `close` it stands in the state that they are in use: one who takes over from a dead process takes them for
+    used up, since nobody knows.
+    """
+    limits, quota = destination.limits(), destination.quota()
+    kept = any(limit.seconds >= SHORT for limit in limits)
+    if quota is None and not kept:
+        return Allowance(store, name, Pace(limits), monotonic, None, kept=False)
+    known, now = accounts.allowed(store, name)
+    today, midnight = _day(now), (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+    used = int(known.used or 0) if known.day == today else 0
+    at = monotonic()
+    pace = Pace(limits, budget=None if quota is None else quota - used, renews=at + (midnight - now).total_seconds())
+    if kept:
+        if known.paced:
+            pace.recall(_recalled(known.paced, now), at)
+        accounts.note(store, name, paced=_written(now, None))
+    return Allowance(store, name, pace, monotonic, quota, kept, today, used)
+
+
+def _day(now: datetime) -> str:
+    return now.astimezone(UTC).date().isoformat()
+
+
+def _written(now: datetime, spent: Any) -> str:
+    return orjson.dumps({"at": now, "spent": spent}).decode()
+
+
+def _recalled(text: str, now: datetime) -> list[list[tuple[float, int]]] | None:
+    found = orjson.loads(text)
+    if found["spent"] is None:
+        return None
+    passed = (now - datetime.fromisoformat(found["at"])).total_seconds()
+    return [[(seconds - passed, weight) for seconds, weight in window] for window in found["spent"]]
