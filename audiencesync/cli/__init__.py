@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "show": ("look", "Show one audience: its definition, its runs, and where destinations stand."),
     "user": ("look", "Show what is known of one user, and what each destination was told of him."),
     "rejected": ("look", "List the users that destinations refuse, and why."),
+    "verify": ("verify", "Read people back from a destination, and report who holds something else."),
     "pause": ("acts", "Stop an audience or a destination until it is resumed; everything is kept."),
     "resume": ("acts", "Let a paused audience or destination go on."),
     "approve": (

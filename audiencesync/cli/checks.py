@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from audiencesync import __version__
 from audiencesync.cli.context import Session, state_exists
 from audiencesync.errors import AudiencesyncError, DeliveryError
 from audiencesync.model import Destination
 from audiencesync.report import counted
+
+if TYPE_CHECKING:
+    from audiencesync.store.connect import Store
 
 TRY_LATER = 75
 
@@ -26,8 +30,11 @@ class Check(NamedTuple):
     code: int = 0
 
 
-def examine(session: Session) -> list[Check]:
-    """Look at everything, one thing after another; what fails never hides the rest."""
+def examine(session: Session, *, fix: bool = False) -> list[Check]:
+    """Look at everything, one thing after another; what fails never hides the rest.
+
+    With `fix` the fields that destinations need are declared there.
+    """
     checks = [Check("ok", "program", f"audiencesync {__version__}, Python {platform.python_version()}")]
     found = _guarded("project", partial(_project, session))
     checks += found
@@ -37,6 +44,9 @@ def examine(session: Session) -> list[Check]:
     checks += _guarded("source", partial(_source, session))
     for name, destination in session.project.destinations.items():
         checks += _guarded(name, partial(_destination, name, destination))
+        if all(check.status != "fail" for check in checks if check.name == name):
+            checks += _guarded(name, partial(_fields, session, name, destination, fix=fix))
+            checks += _guarded(name, partial(_initial_syncs, session, name))
     return checks
 
 
@@ -107,3 +117,48 @@ def _destination(name: str, destination: Destination) -> Iterator[Check]:
     if not destination.settle and usual:
         yield Check("warn", name, "settle is 0s: a request that was not answered may arrive late, over a newer value")
     yield from _lines(name, destination.check())
+
+
+def _fields(session: Session, name: str, destination: Destination, *, fix: bool) -> Iterator[Check]:
+    """What a destination has to know of each key before it can be told."""
+    from audiencesync.sync.preflight import declare
+
+    audiences = [audience for audience in session.project.audiences if name in audience.destinations]
+    with _ready(session) as store:
+        for field in declare(store, name, destination, audiences, fix=fix):
+            if field.status == "missing":
+                help_ = "the next sync declares it" if getattr(destination, "create_fields", True) else \
+                    "audiencesync doctor --fix declares it"
+                yield Check("warn", name, f"{field.words}; {help_}")
+            else:
+                wrong = field.status == "wrong"
+                yield Check("fail" if wrong else "ok", name, field.words, 2 if wrong else 0)
+
+
+def _initial_syncs(session: Session, name: str) -> Iterator[Check]:
+    from audiencesync.report.words import lasting
+    from audiencesync.sync.preflight import initial_syncs
+
+    audiences = [audience for audience in session.project.audiences if name in audience.destinations]
+    with session.reading() as store:
+        for one in initial_syncs(session.project, store, name, audiences):
+            time = "as long as it takes to answer" if one.seconds is None else f"{lasting(one.seconds)} at {one.limits}"
+            who = ("" if one.run else "not run yet: for each ") + counted(one.members, "member")
+            yield Check("ok", name, f"the initial sync of {one.key} ({who}) takes "
+                                    f"{counted(one.requests, 'request')}, {time}")
+
+
+@contextmanager
+def _ready(session: Session) -> Iterator[Store | None]:
+    """The state where there is one that this version understands; None elsewhere."""
+    from audiencesync.store import migrate
+    from audiencesync.store.connect import Store
+
+    if not state_exists(session.project.state):
+        yield None
+        return
+    store = Store.open(session.project.state, create=False)
+    try:
+        yield store if migrate.check(store) == "ready" else None
+    finally:
+        store.close()

@@ -88,17 +88,19 @@ def _warning(text: str) -> dict[str, object]:
 
 
 @click.command()
+@click.option("--fix", is_flag=True, help="Declare the fields that destinations need and do not have.")
 @options.output(checks=[])
 @click.pass_obj
-def doctor(session: Session) -> None:
-    """Check that the state, the source and the destinations can be reached.
+def doctor(session: Session, *, fix: bool) -> None:
+    """Check that the state, the source and the destinations can be reached, and what destinations need.
 
-    Nothing is written and nobody is told anything. Ends with 2 when the project must be mended, 75 when something
-    cannot be reached.
+    Nothing is written and nobody is told anything; with --fix missing fields are declared at the destinations, which a
+    first sync does by itself unless create_fields is false. Ends with 2 when the project must be mended, 75 when
+    something cannot be reached.
     """
     from audiencesync.cli.checks import examine
 
-    checks = examine(session)
+    checks = examine(session, fix=fix)
     codes = {check.code for check in checks}
     code = next((wanted for wanted in (2, 75) if wanted in codes), 0)
     session.say({"checks": [{"status": one.status, "name": one.name, "words": one.words} for one in checks],

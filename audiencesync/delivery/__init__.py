@@ -2,6 +2,8 @@
 
 from audiencesync.delivery.machine import Delivery
 from audiencesync.delivery.pace import Crowd, Load, Pace, page_size
+from audiencesync.delivery.rehearse import Cost, rehearse
 from audiencesync.delivery.steps import Commit, Flight, Read, Send, Step, Stop, Wait
 
-__all__ = ["Commit", "Crowd", "Delivery", "Flight", "Load", "Pace", "Read", "Send", "Step", "Stop", "Wait", "page_size"]
+__all__ = ["Commit", "Cost", "Crowd", "Delivery", "Flight", "Load", "Pace", "Read", "Send", "Step", "Stop", "Wait",
+           "page_size", "rehearse"]

@@ -136,7 +136,8 @@ class PlannedAudience:
 class PlannedSync:
     """What one audience would cost one destination.
 
-    `status` is ready, waiting, paused, held or discarded, for a `reason`.
+    `status` is ready, waiting, paused, held or discarded, for a `reason`; `seconds` is its part of the time that the
+    destination's limits make of everything planned for it (None: no limit).
     """
 
     key: str
@@ -147,6 +148,7 @@ class PlannedSync:
     exited: int = 0
     retried: int = 0
     reason: str = ""
+    seconds: float | None = None
 
     @property
     def calls(self) -> int:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, tzinfo
-from math import ceil
 
 from audiencesync.model import Plan, PlannedDelivery
 from audiencesync.report.outcomes import first_of
-from audiencesync.report.words import counted, moment, number, plain, stamp, table
+from audiencesync.report.words import counted, lasting, moment, number, plain, stamp, table
+
+WORTH_SAYING = 300
+"""Seconds that an initial sync takes to be spoken of by itself."""
 
 Table = Callable[[Sequence[str], Sequence[Sequence[str]], Sequence[str]], str]
 
@@ -27,7 +29,7 @@ def plan_document(plan: Plan) -> dict[str, object]:
                       for one in plan.audiences],
         "syncs": [{"key": one.key, "destination": one.destination, "mode": one.mode, "status": one.status,
                    "calls": one.calls, "entered": one.entered, "exited": one.exited, "retried": one.retried,
-                   "reason": one.reason} for one in plan.syncs],
+                   "reason": one.reason, "seconds": one.seconds} for one in plan.syncs],
         "destinations": [{"destination": one.destination, "calls": one.calls, "users": one.users,
                           "requests": one.requests, "refused": one.refused, "rate": one.rate, "seconds": one.seconds,
                           "minutes": None if one.seconds is None else round(one.seconds / 60, 2)}
@@ -77,10 +79,12 @@ def _tables(plan: Plan, draw: Table) -> list[str]:
 
 
 def _words(plan: Plan, zone: tzinfo) -> list[str]:
-    lines = [f"{one.destination}: {counted(one.calls, 'identify call')} to {counted(one.users, 'user')} in "
-             f"{counted(one.requests, 'request')}, {_duration(one)}"
-             + (f"; {counted(one.refused, 'call')} too large to be sent" if one.refused else "")
-             for one in plan.deliveries]
+    lines = []
+    for one in plan.deliveries:
+        refused = f"; {counted(one.refused, 'call')} can not be sent" if one.refused else ""
+        lines.append(f"{one.destination}: {counted(one.calls, 'identify call')} to {counted(one.users, 'user')} in "
+                     f"{counted(one.requests, 'request')}, {_duration(one)}{refused}")
+        lines += _initial(plan, one.destination)
     lines += [f"{key}: its file is gone; destinations keep what they were told; audiencesync retire {key} --clear "
               "tells everybody there that he left" for key in plan.left]
     lines += [f"{one.key} goes to {one.destination} no more, where {counted(one.members, 'member')} still "
@@ -93,6 +97,12 @@ def _words(plan: Plan, zone: tzinfo) -> list[str]:
 def _duration(one: PlannedDelivery) -> str:
     if one.seconds is None:
         return "as fast as it answers"
-    minutes = ceil(one.seconds / 60)
-    pace = f"at {one.rate}" + ("" if "/" in one.rate else " a second")
-    return f"{'less than a minute' if one.seconds < 60 else 'about ' + counted(minutes, 'minute')} {pace}"
+    if not one.rate:
+        return lasting(one.seconds)
+    return f"{lasting(one.seconds)} at {one.rate}" + ("" if "/" in one.rate else " a second")
+
+
+def _initial(plan: Plan, name: str) -> list[str]:
+    """How long each initial sync of a destination takes, where that is long enough to be planned."""
+    return [f"{name}: the initial sync of {one.key} takes {lasting(one.seconds)} of that" for one in plan.syncs
+            if one.destination == name and one.mode == "initial" and one.seconds and one.seconds >= WORTH_SAYING]

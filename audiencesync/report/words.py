@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, tzinfo
+from math import ceil
 
 _VALUE = re.compile(r"(row [\d,]+ of the result: [^:]+):.*")
 
@@ -49,3 +50,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequen
     lines = ("  ".join(cell.rjust(width) if name in right else cell.ljust(width)
                        for name, cell, width in zip(header, row, widths, strict=True)).rstrip() for row in cells)
     return "\n".join(lines)
+
+
+def lasting(seconds: float) -> str:
+    """About how long so many seconds are, in words."""
+    if seconds < 60:
+        return "less than a minute"
+    for unit, size, most in (("minute", 60, 120 * 60), ("hour", 3600, 48 * 3600)):
+        if seconds < most:
+            return f"about {counted(ceil(seconds / size), unit)}"
+    return f"about {seconds / 86400:.1f} days"

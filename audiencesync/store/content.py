@@ -57,12 +57,12 @@ def changes(mode: str, span: Span, table: FromClause = memberships) -> Select[An
         member = select(table.c.user_id, literal_column("1").label("value"), table.c.included)
         return member.where(mine, as_of(span.to_run, table))
     if mode == "backfill":
-        return _valued(span.to_run, table).where(mine, table.c.since_run <= span.to_run)
+        return valued(span.to_run, table).where(mine, table.c.since_run <= span.to_run)
     return _changed(span.computation_id, span.from_run, span.to_run, table, span.envelope.follows)
 
 
-def _valued(run: int, table: FromClause) -> Select[Any]:
-    """Each user's value as of `run`, over all his rows that a caller chooses."""
+def valued(run: int, table: FromClause) -> Select[Any]:
+    """Each user's (user_id, value, included) as of `run`, over all his rows that a caller chooses."""
     now = as_of(run, table)
     value = func.max(case((now, 1), else_=0)).label("value")
     included = func.max(case((now, table.c.included), else_=null())).label("included")
@@ -84,7 +84,7 @@ def _changed(computation_id: int, from_run: int, to_run: int, table: FromClause,
         column = included_column(table.c.included, follows)
         differs = or_(differs, func.max(case((now, column), else_=null())) != func.max(case((then, column),
                                                                                            else_=null())))
-    return _valued(to_run, table).where(table.c.computation_id == computation_id, touched).having(differs)
+    return valued(to_run, table).where(table.c.computation_id == computation_id, touched).having(differs)
 
 
 def retries(sync: Sync, span: Span) -> Select[Any]:

@@ -9,10 +9,10 @@ from itertools import groupby
 from operator import attrgetter
 from typing import NamedTuple
 
-from audiencesync.delivery import page_size
+from audiencesync.delivery import Cost, page_size, rehearse
 from audiencesync.model import Destination, Outcome, Page, PlannedDelivery, PlannedSync, Span, Sync
-from audiencesync.schedule import RateLimit, show_rates
-from audiencesync.store import content, planning, syncs
+from audiencesync.schedule import show_rates
+from audiencesync.store import content, identities, planning, syncs
 from audiencesync.store.connect import Store
 from audiencesync.store.decisions import Decision
 from audiencesync.store.positions import Position
@@ -68,7 +68,7 @@ def delivery(store: Store, thought: Store, desk: Desk) -> PlannedDelivery:
     if desk.blocked is None:
         for sync in desk.open:
             size = page_size(desk.settings.page, limits, sync.spans)
-            _count(tally, desk, sync, content.pages(store, sync, size=size))
+            _count(store, tally, desk, sync, content.pages(store, sync, size=size))
             desk.rows += [PlannedSync(span.key, desk.name, sync.mode, "goes on", tally.values[index, True],
                                       tally.values[index, False], 0, "an earlier command began it")
                           for index, span in enumerate(sync.spans)]
@@ -76,12 +76,14 @@ def delivery(store: Store, thought: Store, desk: Desk) -> PlannedDelivery:
         for _, same in groupby(desk.slots, key=attrgetter("sync")):
             thinking = draft(desk.name, [slot.span for slot in same])
             size = page_size(desk.settings.page, limits, thinking.spans)
-            _count(tally, desk, thinking, content.pages(thought, thinking, size=size, table=planning.planned,
-                                                        retried=False))
+            _count(store, tally, desk, thinking, content.pages(thought, thinking, size=size, table=planning.planned,
+                                                               retried=False))
     going_on = desk.open if desk.blocked is None else ()
     users = planning.distinct_users(thought, [slot.span.computation_id for slot in desk.slots], going_on)
-    return PlannedDelivery(desk.name, tally.calls, users, tally.requests, tally.refused,
-                           _seconds(limits, tally.calls, tally.requests), show_rates(limits))
+    seconds, cost = tally.cost.seconds(tally.calls, limits, desk.settings.quota()), tally.cost
+    desk.rows = [replace(row, seconds=seconds and seconds * row.calls / max(1, tally.calls))
+                 if row.status in ("ready", "goes on") else row for row in desk.rows]
+    return PlannedDelivery(desk.name, tally.calls, users, cost.requests, cost.refused, seconds, show_rates(limits))
 
 
 @dataclass(slots=True)
@@ -89,19 +91,17 @@ class _Tally:
     """What a destination would be sent; `values` counts the calls of one sync by span and value."""
 
     calls: int = 0
-    requests: int = 0
-    refused: int = 0
+    cost: Cost = field(default=Cost())
     values: Counter[tuple[int, bool]] = field(default_factory=Counter)
 
 
-def _count(tally: _Tally, desk: Desk, sync: Sync, pages: Iterable[Page]) -> None:
+def _count(store: Store, tally: _Tally, desk: Desk, sync: Sync, pages: Iterable[Page]) -> None:
     packer = desk.settings.packer(sync.content)
     tally.values = Counter()
     for page in pages:
-        packed = packer.pack(page.calls)
+        known = identities.known(store, desk.name, packer.names(page.calls))
+        tally.cost = tally.cost.plus(rehearse(packer, page.calls, known))
         tally.calls += len(page.calls)
-        tally.requests += len(packed.batches)
-        tally.refused += len(packed.refused)
         tally.values.update((call.span, call.value) for call in page.calls)
 
 
@@ -109,9 +109,3 @@ def draft(name: str, spans: list[Span]) -> Sync:
     """A sync that is only thought of, newer than every other."""
     return Sync(syncs.NEWEST, name, "incremental", bytes(16), syncs.EVERYONE, None, None, 0, 0, 0, 0, syncs.EVERYONE,
                 tuple(spans))
-
-
-def _seconds(limits: Sequence[RateLimit], calls: int, requests: int) -> float | None:
-    weights = {"items": calls, "requests": requests}
-    return max((weights[limit.unit] / limit.limit * limit.seconds for limit in limits if limit.unit in weights),
-               default=None)

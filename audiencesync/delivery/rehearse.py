@@ -1,0 +1,50 @@
+"""What calls will cost a destination, found by packing them as they would be sent and imagining the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from audiencesync.model import Call, Packer
+from audiencesync.schedule import RateLimit
+
+WAVES = 100
+"""Rounds of questions after which a rehearsal takes the rest for unknown."""
+
+DAY = 86_400.0
+
+
+class Cost(NamedTuple):
+    """Requests, bytes of their bodies, and calls that no request may carry."""
+
+    requests: int = 0
+    size: int = 0
+    refused: int = 0
+
+    def plus(self, other: Cost) -> Cost:
+        """Both together."""
+        return Cost(self.requests + other.requests, self.size + other.size, self.refused + other.refused)
+
+    def seconds(self, calls: int, limits: Sequence[RateLimit], quota: int | None) -> float | None:
+        """How long so many calls take at these limits; None where nothing limits them."""
+        weights = {"items": calls, "requests": self.requests, "bytes": self.size}
+        spans = [weights[limit.unit] / limit.limit * limit.seconds for limit in limits]
+        if quota is not None:
+            spans.append(self.requests / quota * DAY if self.requests > quota else 0.0)
+        return max(spans, default=None)
+
+
+def rehearse(packer: Packer, calls: Sequence[Call], known: Mapping[str, str]) -> Cost:
+    """What a page costs, with every wave that its destination's answers would make possible."""
+    learned, cost = dict(known), Cost()
+    for _ in range(WAVES):
+        packed = packer.pack_known(calls, learned)
+        cost = cost.plus(Cost(len(packed.batches), sum(len(batch.body) for batch in packed.batches),
+                              len(packed.refused)))
+        asked = [call for batch in packed.batches if batch.asks for call in batch.calls]
+        calls = sorted([*packed.later, *asked], key=lambda call: call[:2])
+        if not calls or not packed.batches:
+            break
+        for batch in packed.batches:
+            learned |= packer.imagine(batch)
+    return cost
