@@ -161,7 +161,7 @@ def who(said: Any, route: str, user: str) -> dict[str, Any] | None:
 
     Raises Unanswered for JSON that is neither.
     """
-    listed = said.get("results", [said]) if isinstance(said, dict) else said
+    listed = said if not isinstance(said, dict) else [said] if "id" in said else said.get("results", [])
     if not isinstance(listed, list):
         raise Unanswered("the answer shows no user, so it says nothing")
     shown = [one for one in listed if isinstance(one, dict) and one.get("id")]
