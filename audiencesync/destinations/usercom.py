@@ -49,7 +49,10 @@ class UserCom(People):
     unknown: ClassVar[str] = "created with the first true"
     published: ClassVar[str] = "none; 5 requests a second are assumed"
     reads_back: ClassVar[bool] = True
-    example_answer: ClassVar[bytes] = b'{"id": 5577, "created": true, "results": [], "next": null}'
+    example_answer: ClassVar[bytes] = (
+        b'{"id": 5577, "order_completed_last_30days": true, "next": null, "results": ['
+        b'{"name_std": "order_completed_last_30days", "value_type": "boolean", "content_type": "user"}, '
+        b'{"name_std": "vip", "value_type": "boolean", "content_type": "user"}]}')
 
     api_key: SecretStr = Field(description="A key of App settings > Advanced > Public REST API keys.")
     subdomain: str | None = Field(None, description="shop, where the app is shop.user.com; or give url.")
