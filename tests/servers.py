@@ -12,7 +12,7 @@ import orjson
 
 from tests.loopback import Answer, Fault, Loopback, Request, Script
 
-__all__ = ["Answer", "Fault", "Loopback", "Recorder", "Request", "key_of", "user_of", "violations_of"]
+__all__ = ["Answer", "Fault", "Loopback", "Recorder", "Request", "key_of", "keys_of", "user_of", "violations_of"]
 
 MESSAGE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -80,8 +80,12 @@ class Recorder(Loopback):
 
     def told(self, *, dedupe: bool = True) -> dict[tuple[str, str], Any]:
         """The last value of each (key, user); with `dedupe` a repeated messageId changes nothing, as at Segment."""
-        return {(key_of(call), user_of(call)): call["traits"][key_of(call)]
-                for call in (self.unique_calls if dedupe else self.calls)}
+        return {(key, user_of(call)): call["traits"][key]
+                for call in (self.unique_calls if dedupe else self.calls) for key in keys_of(call)}
+
+    def holds(self) -> dict[tuple[str, str], Any]:
+        """What the contract suite compares: the last value of each user and key."""
+        return {(user, key): value for (key, user), value in self.told().items()}
 
     def changed_message_ids(self) -> list[str]:
         """The messageIds that came with more than one body; always none."""
@@ -136,9 +140,9 @@ def violations_of(call: Mapping[str, Any], raw: bytes) -> list[str]:
         wrong.append(f"messageId {call.get('messageId')!r}")
     if call.get("type") != "identify":
         wrong.append(f"type {call.get('type')!r}")
-    key = call.get("context", {}).get("personas", {}).get("computation_key")
-    if not isinstance(call.get("traits", {}).get(key), bool):
-        wrong.append(f"trait {key!r} is {call.get('traits', {}).get(key)!r}, which is no boolean")
+    for key in keys_of(call):
+        if not isinstance(call.get("traits", {}).get(key), bool):
+            wrong.append(f"trait {key!r} is {call.get('traits', {}).get(key)!r}, which is no boolean")
     return wrong
 
 
@@ -148,8 +152,14 @@ def user_of(call: Mapping[str, Any]) -> str:
 
 
 def key_of(call: Mapping[str, Any]) -> str:
-    """The audience a call is about."""
+    """The audience a call is about, where it is about one."""
     return str(call["context"]["personas"]["computation_key"])
+
+
+def keys_of(call: Mapping[str, Any]) -> list[str]:
+    """The audiences a call is about: one, or several that travel together."""
+    personas = call.get("context", {}).get("personas", {})
+    return list(personas["computation_keys"]) if "computation_keys" in personas else [str(personas["computation_key"])]
 
 
 def _items(body: bytes) -> list[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,6 @@ import pytest
 from audiencesync.addresses import check_url
 from audiencesync.destinations import registry
 from audiencesync.errors import UsageError
-from tests.contract import DestinationContract
 
 
 @pytest.fixture
@@ -41,21 +39,6 @@ class Ours(File):
     """A third party's."""
     type: ClassVar[str] = "ours"
 '''
-
-
-def contracts(base: type = DestinationContract) -> Iterator[type]:
-    for made in base.__subclasses__():
-        yield made
-        yield from contracts(made)
-
-
-def test_every_destination_is_under_the_contract_suite() -> None:
-    for file in Path(__file__).parent.glob("test_*.py"):
-        if "DestinationContract)" in file.read_text():
-            importlib.import_module(f"tests.{file.stem}")
-    covered = {vars(made).get("destination") for made in contracts()}
-    missing = [name for name, found in registry().items() if found not in covered]
-    assert not missing, f"put {', '.join(missing)} under the suite by its example: a subclass of DestinationContract"
 
 
 def test_the_built_in_destinations_are_there_by_name() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -17,8 +17,8 @@ from pydantic import ValidationError
 from audiencesync.destinations.file import File
 from audiencesync.destinations.segment import Segment
 from audiencesync.errors import AccountRefused, NotTaken
-from audiencesync.model import Batch, Call, Destination
-from tests.contract import DestinationContract, Told, content
+from audiencesync.model import Batch, Call
+from tests.contract import DestinationContract, Place, content
 from tests.servers import key_of, user_of
 
 CALLS = [Call(f"u{number}", 0, True, None) for number in range(3)]
@@ -37,14 +37,23 @@ class TestFile(DestinationContract):
     destination = File
 
     @contextmanager
-    def place(self, tmp_path: Path) -> Iterator[tuple[Destination, Callable[[], Sequence[Told]]]]:
+    def place(self, tmp_path: Path) -> Iterator[Place]:
         path = tmp_path / "calls.jsonl"
-        yield File(path=path), lambda: self.read(path.read_bytes()) if path.exists() else []
+        yield Place(File(path=path), lambda: {told[:2]: told[2] for told in lines(path.read_bytes())})
 
-    def read(self, body: bytes) -> Sequence[Told]:
-        assert body.endswith(b"\n")
-        calls = [orjson.loads(line) for line in body[:-1].split(b"\n")]
-        return [Told(user_of(call), key_of(call), call["traits"][key_of(call)], call["messageId"]) for call in calls]
+    def read(self, batch: Batch) -> Sequence[tuple[str, str, object]]:
+        return lines(batch.body)
+
+    def test_a_check_makes_no_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "calls.jsonl"
+        assert list(File(path=path).check())
+        assert not path.exists()
+
+
+def lines(text: bytes) -> list[tuple[str, str, object]]:
+    assert text.endswith(b"\n")
+    calls = [orjson.loads(line) for line in text[:-1].split(b"\n")]
+    return [(user_of(call), key_of(call), call["traits"][key_of(call)]) for call in calls]
 
 
 def test_a_line_is_the_call_that_segment_would_be_sent() -> None:

@@ -12,11 +12,11 @@ from pydantic import ValidationError
 from audiencesync import __version__
 from audiencesync.destinations.segment import Segment
 from audiencesync.errors import AccountRefused, Unanswered
-from audiencesync.model import Call, Destination
+from audiencesync.model import Batch, Call
 from audiencesync.schedule import RateLimit
-from tests.contract import SECRET, HttpDestinationContract, Limits, Told, content, envelope
-from tests.loopback import Fault
-from tests.servers import Recorder, key_of, user_of
+from tests.contract import SECRET, HttpDestinationContract, Limits, content, envelope
+from tests.loopback import Fault, Script
+from tests.servers import Recorder, keys_of, user_of
 
 KEY = str(Segment.example["write_key"])
 
@@ -38,17 +38,21 @@ class TestSegment(HttpDestinationContract):
     destination = Segment
     limits = Limits(calls=2500, body=500_000, call=32_000)
 
-    def at(self, url: str) -> Destination:
-        return at(url)
+    def server(self, script: Script = ()) -> Recorder:
+        return Recorder(script, write_key=KEY)
 
-    def read(self, body: bytes) -> Sequence[Told]:
-        return [Told(user_of(call), key_of(call), call["traits"][key_of(call)], call["messageId"])
-                for call in orjson.loads(body)["batch"]]
+    def read(self, batch: Batch) -> Sequence[tuple[str, str, object]]:
+        return [(user_of(call), key, call["traits"][key])
+                for call in orjson.loads(batch.body)["batch"] for key in keys_of(call)]
+
+    def test_calls_leave_in_their_order(self) -> None:
+        calls = self.page(1)
+        assert [call for batch in self.packed(calls).batches for call in batch.calls] == calls
 
     def test_segments_own_rules_are_kept_with_awkward_pages(self) -> None:
-        with Recorder(write_key=KEY) as server, closing(at(server.url).channel()) as channel:
+        with self.server() as server, closing(self.at(server.url).channel()) as channel:
             for seed in range(4):
-                packer = at(server.url).packer(content(secret=bytes([seed])))
+                packer = self.at(server.url).packer(content(secret=bytes([seed])))
                 for batch in packer.pack(self.page(seed)).batches:
                     channel.send(batch, seconds=10)
             assert server.violations == []

@@ -38,7 +38,7 @@ class Segment(Destination):
     model_config = ConfigDict(hide_input_in_errors=True)
 
     type: ClassVar[str] = "segment"
-    example: ClassVar[Mapping[str, object]] = {"write_key": "wk_0123456789abcdef", "region": "eu"}
+    example: ClassVar[Mapping[str, object]] = {"write_key": "wk_0123456789abcdef"}
 
     page: ClassVar[int] = 900
     """About what one body of 500 KB holds, so that a page is one request."""

@@ -1,0 +1,225 @@
+"""What every destination promises, as tests that a class inherits; its class is all that they need."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from audiencesync.model import Batch, Call, Content, Destination, Packed, Person
+from audiencesync.testing import pages
+from audiencesync.testing.checked import Checked
+from audiencesync.testing.drive import Journal, drive, imagined
+from audiencesync.testing.loopback import Loopback
+from audiencesync.testing.pages import MESSAGE_ID, SECRET, Limits, content_for
+
+Holds = Mapping[tuple[str, str], object]
+"""What a server has of the audiences: values by user and key."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A destination that can be sent to; `holds` says what is there, where a suite can know, and `server` plays it."""
+
+    destination: Destination
+    holds: Callable[[], Holds] | None = None
+    server: Loopback | None = None
+
+    def declare(self) -> None:
+        """Have the fields made that its keys need, whatever faults the server is told to have for later."""
+        script, requests = (self.server.script, self.server.requests) if self.server else ((), 0)
+        if self.server:
+            self.server.script = ()
+        list(self.destination.prepare(content_for(self.destination).keys, create=True))
+        if self.server:
+            self.server.script, self.server.requests = script, requests
+
+    def bring(self, calls: Sequence[Call], *, limits: Limits | None = None, seconds: float = 5.0,
+              before: Journal | None = None) -> Journal:
+        """Bring calls there as a sync does, after its fields are declared; `before` is the journal of the last one."""
+        made = content_for(self.destination, secret=SECRET[::-1] if before else SECRET)
+        self.declare()
+        return drive(self.destination, Checked(self.destination, made, limits=limits), calls, seconds=seconds,
+                     remembered=before.remembered if before else {})
+
+    def check(self, calls: Sequence[Call]) -> None:
+        """These calls, in their order, were all told, and nothing else was."""
+        if self.holds is None:
+            return
+        keys = content_for(self.destination).keys
+        wanted = {(call.user_id, keys[call.span]): call.value for call in calls}
+        found = {who: value for who, value in self.holds().items() if value is not None}
+        assert {who for who, value in found.items() if value is True} == {who for who in wanted if wanted[who]}
+        assert not [who for who in found.keys() - wanted.keys() if found[who] is not False]
+        assert {type(value) for value in found.values()} <= {bool}, "membership is a JSON boolean"
+
+
+class DestinationContract:
+    """Promises of every destination; a subclass sets `destination`, and says more where it can.
+
+    `limits` are those of one request; `place` and `read` give the suite eyes: without them it looks for a user and a
+    value anywhere in a request.
+    """
+
+    destination: ClassVar[type[Destination]]
+    limits: ClassVar[Limits] = Limits()
+
+    @contextmanager
+    def place(self, tmp_path: Path) -> Iterator[Place]:
+        """The destination where it harms nobody: with its setting `path` in a folder of the test."""
+        if "path" not in self.destination.model_fields:
+            pytest.skip(f"{self.destination.type} has no setting `url`, so nothing brings it to a server on loopback")
+        yield Place(self.made(path=str(tmp_path / "example")))
+
+    def read(self, batch: Batch) -> Sequence[tuple[str, str, object]] | None:
+        """The user, the key and the value of each call that a request carries; None where a suite cannot tell."""
+        return None
+
+    def made(self, **settings: object) -> Destination:
+        """The destination of the example, with other settings where given."""
+        return self.destination.model_validate({**self.destination.example, **settings})
+
+    def checked(self, *, secret: bytes = SECRET) -> Checked:
+        """A packer that is held to its promises."""
+        made = self.made()
+        return Checked(made, content_for(made, secret=secret), limits=self.limits, read=self.read)
+
+    def packed(self, calls: Sequence[Call], *, secret: bytes = SECRET) -> Packed:
+        """The first requests of a page."""
+        return self.checked(secret=secret).pack(calls)
+
+    def call(self, user: str, span: int = 0, *, value: bool = True, note: str = "") -> Call:
+        """A call about a user who has whatever the destination needs."""
+        return pages.call(self.destination.needs, user, span, value=value, note=note)
+
+    def page(self, seed: int) -> list[Call]:
+        """A page of both audiences, ordered by user, with ids that break careless rendering."""
+        return pages.page(self.destination.needs, seed, emails=self._content().envelopes[0].id_kind == "email")
+
+    def _content(self) -> Content:
+        return content_for(self.made())
+
+    def test_the_example_is_valid_and_named_by_its_type(self) -> None:
+        """The example is what people copy."""
+        made = self.made()
+        assert isinstance(made, self.destination)
+        assert made.type == self.destination.type
+
+    def test_a_setting_that_does_not_exist_is_refused(self) -> None:
+        """A typing error must not be a setting that is left out."""
+        with pytest.raises(ValidationError, match="no_such_setting"):
+            self.made(no_such_setting=1)
+
+    def test_secrets_are_not_in_what_is_printed_of_it(self) -> None:
+        """Settings are printed by `validate` and by tracebacks."""
+        made = self.made()
+        for name in self.destination.model_fields:
+            if isinstance(value := getattr(made, name), SecretStr):
+                for text in (repr(made), str(made), made.model_dump_json(), str(made.fingerprint())):
+                    assert value.get_secret_value() not in text
+
+    def test_every_setting_says_what_it_is_for(self) -> None:
+        """Editors show it."""
+        assert [name for name, field in self.destination.model_fields.items() if not field.description] == []
+
+    def test_an_account_is_the_same_whatever_its_speed(self) -> None:
+        """Another fingerprint holds the destination until a person has looked."""
+        assert self.made().fingerprint() == self.made(rate=7, timeout="9s").fingerprint()
+
+    def test_nothing_is_sent_for_nothing(self) -> None:
+        """No change, no request."""
+        assert self.packed([]) == Packed(())
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_packing_is_a_pure_function(self, seed: int) -> None:
+        """After a crash the same bytes leave again, whatever was packed before."""
+        packer, page = self.checked(), self.page(seed)
+        packer.pack(page[:9])
+        assert packer.pack(page) == self.packed(page)
+
+    @pytest.mark.parametrize("size", [1, 40, 450, 31_000, 32_100, 40_000])
+    @pytest.mark.parametrize("letter", ["x", "漢", "🦊", '"', "\x01"])
+    def test_limits_hold_whatever_the_sizes(self, size: int, letter: str) -> None:
+        """What is over a limit may be dropped without a word."""
+        calls = [self.call(f"u{number:05}", note=letter * (1 + number * 7919 % size))
+                 for number in range(2600 if size < 100 else 130)]
+        for call, refusal in self.packed(calls).refused:
+            assert len((call.included or "").encode()) > (self.limits.call or 4000) - 2000
+            assert "too large" in refusal.reason
+
+    def test_message_ids_are_unique_in_a_sync_and_new_in_the_next(self) -> None:
+        """Receivers forget what comes with an id that they have seen."""
+        bodies = [[batch.body for batch in self.packed(self.page(9), secret=secret).batches]
+                  for secret in (SECRET, SECRET[::-1])]
+        names = [name for body in chain(*bodies) for name in MESSAGE_ID.findall(body)]
+        assert len(set(names)) == len(names)
+        assert all(len(name) <= 64 for name in names)
+
+    def test_a_plan_ends_that_asks_nobody(self) -> None:
+        """Requests are counted before any leaves."""
+        assert imagined(self.checked(), self.page(4)) > 0
+
+    @pytest.mark.parametrize("seed", [1, 2])
+    def test_every_call_is_told_once(self, tmp_path: Path, seed: int) -> None:
+        """Users with any id, those who left and who are not known included, and none of them refused."""
+        calls = self.page(seed)
+        with self.place(tmp_path) as place:
+            journal = place.bring(calls, limits=self.limits)
+            assert journal.stop.finished, journal.stop.reason
+            assert journal.refused == []
+            assert journal.accepted == Counter(calls)
+            assert max(Counter(call for batch in journal.sent if not batch.asks for call in batch.calls).values()) == 1
+            place.check(calls)
+
+    def test_whoever_left_is_told_so_by_a_later_sync(self, tmp_path: Path) -> None:
+        """A stale true is a message to the wrong person, and whoever left has no columns to be found by."""
+        came = [self.call(user, span) for user in sorted({call.user_id for call in self.page(3)}) for span in (0, 1)]
+        left = [self.call(call.user_id, call.span, value=False) for call in came]
+        with self.place(tmp_path) as place:
+            first = place.bring(came)
+            place.check(came)
+            later = place.bring(left, before=first)
+            assert later.accepted == Counter(left)
+            told = Counter(call for batch in later.sent if not batch.asks for call in batch.calls)
+            assert told == Counter(left), "a false was taken for told though nothing was sent"
+            place.check(left)
+
+    def test_the_same_again_changes_nothing(self, tmp_path: Path) -> None:
+        """What may or may not have arrived is sent again."""
+        calls = self.page(5)
+        with self.place(tmp_path) as place:
+            first = place.bring(calls)
+            assert place.bring(calls).accepted == first.accepted
+            place.check(calls)
+
+    def test_what_was_told_is_read_back(self, tmp_path: Path) -> None:
+        """`verify` compares what is there with what was told."""
+        if not self.destination.reads_back:
+            pytest.skip(f"{self.destination.type} cannot be read back")
+        calls = [self.call(user, span, value=not span) for user in ("ann", "bob", "cem") for span in (0, 1)]
+        with self.place(tmp_path) as place:
+            if place.holds is None:
+                pytest.skip("this server remembers nothing")
+            journal, made = place.bring(calls), content_for(place.destination)
+            packer, kind = place.destination.packer(made), made.envelopes[0].id_kind
+            people = [Person(call.user_id, kind, call.included, {name: journal.remembered[name] for name in
+                      packer.names([call]) if name in journal.remembered}) for call in calls if call.value]
+            found = {person.user_id: traits for person, traits in place.destination.read_back(people)}
+            held = {(user, key) for user, traits in found.items() for key, value in (traits or {}).items()
+                    if key in made.keys and value is True}
+            assert held == {(user, made.keys[0]) for user in ("ann", "bob", "cem")}
+
+    def test_what_it_needs_is_declared_once(self, tmp_path: Path) -> None:
+        """Fields are made before a key is sent the first time, and found afterwards."""
+        with self.place(tmp_path) as place:
+            keys = content_for(place.destination).keys
+            assert {trait.status for trait in place.destination.prepare(keys, create=True)} <= {"ready", "made"}
+            found = {trait.status for trait in place.destination.prepare(keys, create=False)}
+            assert found <= {"ready"} or place.holds is None
