@@ -8,7 +8,7 @@ from itertools import count
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audiencesync.delivery import Load, Pace, page_size
+from audiencesync.delivery import Crowd, Load, Pace, page_size
 from audiencesync.schedule import RateLimit
 
 weights = st.lists(st.integers(1, 60), min_size=1, max_size=60)
@@ -104,3 +104,82 @@ def test_a_page_is_never_larger_than_a_window_and_holds_one_user_at_least() -> N
     assert page_size(900, [RateLimit(50, 30.0, "requests")], [1]) == 900
     assert page_size(900, [RateLimit(20, 1.0, "items")], [1]) == 20
     assert page_size(900, [RateLimit(2, 1.0, "items")], [1, 2, 3]) == 3
+
+
+def test_several_limits_hold_at_once_and_bytes_are_counted_too() -> None:
+    pace = Pace([RateLimit(3, 10.0, "requests"), RateLimit(1000, 1.0, "bytes")])
+    pace.sent(Load(5, 900))
+    assert pace.free_at(Load(5, 200), 0.0) == float("inf")
+    pace.answered(Load(5, 900), 0.0)
+    assert pace.free_at(Load(5, 200), 0.0) == 1.0
+    for moment in (1.0, 2.0):
+        pace.sent(Load(1, 10))
+        pace.answered(Load(1, 10), moment)
+    assert pace.free_at(Load(1, 10), 3.0) == 10.0
+
+
+def test_after_a_429_a_part_of_the_limit_is_used_that_grows_again() -> None:
+    pace = Pace([RateLimit(8, 10.0, "requests")])
+    pace.slow_down()
+    pace.slow_down()
+    sent = 0
+    while pace.free_at(Load(1), 0.0) == 0.0:
+        pace.sent(Load(1))
+        sent += 1
+    assert sent == 2
+    for _ in range(sent):
+        pace.answered(Load(1), 0.0)
+    for _ in range(40):
+        pace.sent(Load(1))
+        pace.answered(Load(1), 0.0)
+    sent = 0
+    while pace.free_at(Load(1), 20.0) == 20.0:
+        pace.sent(Load(1))
+        sent += 1
+    assert sent == 8, "the whole limit again"
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.lists(st.floats(0.0, 29.0), max_size=50), st.floats(0.0, 60.0))
+def test_what_one_process_sent_counts_for_the_next(moments: list[float], later: float) -> None:
+    limit = RateLimit(50, 30.0, "requests")
+    first = Pace([limit])
+    for moment in sorted(moments):
+        first.sent(Load(1))
+        first.answered(Load(1), moment)
+    second, now = Pace([limit]), 29.0 + later
+    second.recall([[(left - later, weight) for left, weight in window] for window in first.remembered(29.0)], now)
+    free = 0
+    while second.free_at(Load(1), now) <= now:
+        second.sent(Load(1))
+        free += 1
+    still, rounded = (sum(moment + 30.0 + more > now for moment in moments) for more in (0.0, 0.31))
+    assert 50 - rounded <= free <= 50 - still
+
+
+def test_what_a_dead_process_sent_is_not_known_so_a_window_passes() -> None:
+    pace = Pace([RateLimit(50, 30.0, "requests")])
+    pace.recall(None, 100.0)
+    assert pace.free_at(Load(1), 100.0) == 130.0
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.integers(1, 16), st.lists(st.sampled_from(["fast", "slow", "no"]), max_size=200))
+def test_requests_at_once_stay_within_their_bound(most: int, answers: list[str]) -> None:
+    crowd = Crowd(most)
+    for answer in answers:
+        if answer == "no":
+            crowd.slow_down()
+        else:
+            crowd.answered(0.05 if answer == "fast" else 2.0)
+        assert 1 <= crowd.allowed <= most
+
+
+def test_a_server_that_keeps_up_gets_more_at_once_and_one_that_queues_fewer() -> None:
+    crowd = Crowd(32)
+    for _ in range(100):
+        crowd.answered(0.05)
+    assert crowd.allowed == 32
+    for _ in range(600):
+        crowd.answered(0.05 * max(1, crowd.allowed / 4))  # it works four at once, and the rest stands in line
+    assert crowd.allowed <= 12

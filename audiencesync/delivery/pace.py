@@ -128,7 +128,7 @@ class Crowd:
 
     def answered(self, seconds: float) -> None:
         """A request took so long."""
-        self._fastest = min(self._fastest * 1.01, seconds)  # what was fastest long ago is forgotten
+        self._fastest = min(self._fastest * 1.001, seconds)  # what was fastest long ago is forgotten
         waiting = self._allowed * (1 - self._fastest / seconds) if seconds > 0 else 0.0
         if waiting < 2:
             self._allowed += 1.0 if self._starting else 1 / self._allowed

@@ -78,6 +78,7 @@ class PageUnderWay:
     end: str
     known: dict[str, str] = field(default_factory=dict)
     later: list[Call] = field(default_factory=list)
+    before: tuple[int, int, dict[str, str]] | None = None
     waiting: deque[Flight] = field(default_factory=deque)
     flying: int = 0
     touched: bool = False
@@ -104,8 +105,15 @@ class PageUnderWay:
         return [Flight(batch, self) for batch in packed.batches]
 
     def next_wave(self, packer: Packer) -> Sequence[Call]:
-        """Pack what waited for the answers that are here now; give back what no request comes of, and never will."""
+        """Pack what waited for the answers that are here now; give back what no request comes of, and never will.
+
+        A wave that settled nobody and taught nothing would be the same again, for ever.
+        """
         calls, self.later = sorted(self.later, key=itemgetter(0, 1)), []
+        here = len(self.accepted), len(self.refused), dict(self.known)
+        if here == self.before:
+            return calls
+        self.before = here
         self.waiting.extend(self.pack(packer, calls))
         if self.waiting:
             return ()

@@ -1,0 +1,221 @@
+"""Pages whose requests are made of the answers to others: whatever is answered, every call ends once, in order."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import count
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from audiencesync.delivery import Commit, Delivery, Flight, Pace, Read, Send, Stop, rehearse
+from audiencesync.errors import AccountRefused, CallsRefused, DeliveryError, NotTaken, Throttled, Unanswered
+from audiencesync.model import Batch, Call, Packed, Packer, Page, Receipt, Refusal
+
+Answer = Receipt | DeliveryError
+SPANS = 3
+
+
+def user(number: int) -> str:
+    return f"u{number:04}"
+
+
+class ColumnPacker(Packer):
+    """Finds people first, then tells many of one trait; `false` for somebody it never met needs no request."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def pack(self, calls: Sequence[Call]) -> Packed:
+        return self.pack_known(calls, {})
+
+    def pack_known(self, calls: Sequence[Call], known: Mapping[str, str]) -> Packed:
+        asked: list[Batch] = []
+        tell: dict[tuple[int, bool], list[Call]] = {}
+        done, later, seen = [], [], set()
+        for call in calls:
+            if call.user_id in seen:
+                later.append(call)
+            elif call.user_id in known:
+                tell.setdefault((call.span, call.value), []).append(call)
+                seen.add(call.user_id)
+            elif call.value:
+                asked.append(Batch((call,), b"?", "GET /person", asks=True))
+                seen.add(call.user_id)
+            else:
+                done.append(call)
+        batches = [Batch(tuple(part := group[at:at + self.most]), repr(part).encode(), "PUT /many")
+                   for group in tell.values() for at in range(0, len(group), self.most)]
+        return Packed((*asked, *batches), (), tuple(done), tuple(later))
+
+    def imagine(self, batch: Batch) -> Mapping[str, str]:
+        return {call.user_id: "?" for call in batch.calls} if batch.asks else {}
+
+
+class Play:
+    """Drives the machine with a made-up clock, and holds every send to its promises."""
+
+    def __init__(self, users: int, page: int, most: int, server: Callable[[int, Flight], Answer],
+                 budget: int | None = None) -> None:
+        self.calls = [Call(user(number), span, (number + span) % 3 > 0, None)
+                      for number in range(users) for span in range(SPANS)]
+        self.packer, self.server, self.size = ColumnPacker(most), server, page * SPANS
+        self.told: dict[tuple[str, int], int] = {}
+        self.settled: dict[tuple[str, int], str] = {}
+        self.known: dict[str, str] = {}
+        self.acknowledged: str | None = None
+        self.pace = Pace(budget=budget, renews=5000.0)
+        self.sent: list[Flight] = []
+
+    def play(self) -> Stop:
+        machine = Delivery(self.packer, claimed=None, acknowledged=None, concurrency=3, pace=self.pace,
+                           draw=lambda limit: limit / 2)
+        parts = [self.calls[start:start + self.size] for start in range(0, len(self.calls), self.size)]
+        pages = iter([Page(part[-1].user_id, part) for part in parts])
+        flying: list[tuple[float, int, Flight]] = []
+        now, order = 0.0, count()
+        for _ in range(200_000):
+            step = machine.next_step(now)
+            if isinstance(step, Read):
+                page = next(pages, None)
+                machine.offer(page, self.known if page else None)
+            elif isinstance(step, Commit):
+                self.commit(step)
+                machine.committed(step, now)
+            elif isinstance(step, Send):
+                mine = {call.user_id for call in step.flight.batch.calls}
+                assert not mine & {call.user_id for *_, other in flying for call in other.batch.calls}, "twice at once"
+                self.sent.append(step.flight)
+                heapq.heappush(flying, (now + 0.1 + 0.01 * (len(self.sent) % 7), next(order), step.flight))
+            elif isinstance(step, Stop):
+                assert not flying
+                return step
+            elif flying and (step.until is None or flying[0][0] <= step.until):
+                now, _, flight = heapq.heappop(flying)
+                machine.answered(flight, self.judge(flight), now)
+            else:
+                assert step.until is not None
+                assert step.until > now
+                now = step.until
+        raise AssertionError("it never ends")
+
+    def judge(self, flight: Flight) -> Answer:
+        answer = self.server(len(self.sent), flight)
+        if isinstance(answer, Receipt) and not flight.batch.asks:
+            for index, call in enumerate(flight.batch.calls):
+                if index not in answer.refused and index not in answer.again:
+                    self.told[call[:2]] = self.told.get(call[:2], 0) + 1
+        return answer
+
+    def commit(self, step: Commit) -> None:
+        said = step.progress
+        assert said.acknowledged is None or said.acknowledged <= (said.claimed or "")
+        for call in said.accepted:
+            assert call[:2] not in self.settled
+            assert self.told.get(call[:2]) == 1 or not call.value, "only a false may need no request"
+            self.settled[call[:2]] = "accepted"
+        for call, refusal in said.refused:
+            assert call[:2] not in self.settled
+            self.settled[call[:2]] = refusal.reason
+        mine = {call[:2] for call in self.calls if said.acknowledged is not None and call.user_id <= said.acknowledged}
+        assert set(self.settled) == mine, "an unbroken prefix, every call of it settled once"
+        self.acknowledged = said.acknowledged
+        self.known |= said.learned
+
+
+def healthy(_number: int, flight: Flight) -> Receipt:
+    return Receipt(learned={call.user_id: "1" for call in flight.batch.calls}) if flight.batch.asks else Receipt()
+
+
+FAULTS: dict[str, Callable[[], DeliveryError]] = {
+    "cut": lambda: Unanswered("cut"), "busy": lambda: Throttled("429", status=429, wait=1.0),
+    "nobody": lambda: NotTaken("nobody there"), "400": lambda: CallsRefused("no", status=400),
+    "stop": lambda: AccountRefused("401", status=401)}
+
+
+@settings(max_examples=250, deadline=None, derandomize=True)
+@given(users=st.integers(0, 30), page=st.integers(1, 9), most=st.integers(1, 6),
+       answers=st.lists(st.sampled_from(["ok", "ok", "again", "some", *FAULTS]), min_size=1, max_size=9))
+def test_whatever_is_answered_every_call_is_settled_once_and_told_once(
+        users: int, page: int, most: int, answers: list[str]) -> None:
+    def server(number: int, flight: Flight) -> Answer:
+        kind = answers[number % len(answers)] if number < 3 * len(answers) else "ok"
+        if kind in FAULTS:
+            return FAULTS[kind]()
+        receipt = healthy(number, flight)
+        odd = range(0, len(flight.batch.calls), 2)
+        if kind == "again":
+            return Receipt(again=odd, learned=receipt.learned)
+        if kind == "some":
+            return Receipt({index: Refusal("bad: no") for index in odd}, learned=receipt.learned)
+        return receipt
+
+    Play(users, page, most, server).play()
+
+
+def test_people_are_found_once_and_told_in_groups() -> None:
+    play = Play(60, 20, 50, healthy)
+    assert play.play() == Stop(finished=True)
+    routes = [flight.batch.route for flight in play.sent]
+    true = {call.user_id for call in play.calls if call.value}
+    assert routes.count("GET /person") == len(true)
+    assert routes.count("PUT /many") < 30
+    assert set(play.settled.values()) == {"accepted"}
+    again = Play(60, 20, 50, healthy)
+    again.known = dict(play.known)
+    again.play()
+    assert "GET /person" not in [flight.batch.route for flight in again.sent], "what was learned is remembered"
+
+
+def test_a_plan_counts_the_requests_of_all_waves() -> None:
+    play = Play(20, 20, 50, healthy)
+    play.play()
+    cost = rehearse(play.packer, play.calls, {})
+    assert (cost.requests, cost.refused) == (len(play.sent), 0)
+    assert cost.seconds(len(play.calls), (), 10) == cost.requests / 10 * 86_400
+
+
+def test_a_question_whose_answer_teaches_nothing_is_not_asked_for_ever() -> None:
+    play = Play(4, 4, 5, lambda _number, flight: Receipt() if flight.batch.asks else healthy(0, flight))
+    assert play.play() == Stop(finished=True)
+    assert len(play.sent) <= 8
+    assert {reason.partition(":")[0] for reason in play.settled.values()} == {"no_way", "accepted"}
+
+
+def test_what_no_request_comes_of_is_refused() -> None:
+    class Stuck(ColumnPacker):
+        def pack_known(self, calls: Sequence[Call], known: Mapping[str, str]) -> Packed:
+            return Packed((), later=tuple(calls)) if known else super().pack_known(calls, known)
+
+    play = Play(3, 3, 5, healthy)
+    play.packer = Stuck(5)
+    assert play.play() == Stop(finished=True)
+    assert {reason.partition(":")[0] for reason in play.settled.values()} == {"no_way", "accepted"}
+
+
+def test_a_wait_that_a_good_answer_asks_for_is_kept() -> None:
+    moments: list[float] = []
+
+    class Watched(Play):
+        def judge(self, flight: Flight) -> Answer:
+            moments.append(flight.left)
+            answer = super().judge(flight)
+            assert isinstance(answer, Receipt)
+            return replace(answer, wait=7.0)
+
+    Watched(3, 1, 1, healthy).play()
+    assert max(moments) >= 7.0 * 3
+
+
+@pytest.mark.parametrize("budget", [0, 1, 7])
+def test_a_days_requests_are_never_exceeded_and_end_the_sync_cleanly(budget: int) -> None:
+    play = Play(20, 5, 3, healthy, budget=budget)
+    stop = play.play()
+    assert len(play.sent) == budget
+    assert not stop.finished
+    assert not stop.pause
+    assert stop.until == 5000.0
+    assert "day" in stop.reason
