@@ -1,0 +1,250 @@
+"""Planhat: endusers in bulk, with a checkbox for each audience."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from hashlib import blake2b
+from typing import Any, ClassVar, Literal
+
+import orjson
+from pydantic import Field, SecretStr, field_validator
+
+from audiencesync.destinations.api import Api, clock_words, in_path
+from audiencesync.destinations.people import People, email_of, one_word
+from audiencesync.destinations.planhat_answers import is_answer, read
+from audiencesync.destinations.planhat_emails import ByEmail, held
+from audiencesync.destinations.planhat_rows import ByExternalId, RowPacker, Rows, Ways
+from audiencesync.errors import AccountRefused, CallsRefused, NotThere, Throttled, Unanswered
+from audiencesync.model import Batch, Call, Channel, Content, Packer, Person, Receipt, Refusal, Trait
+from audiencesync.schedule import Rate, RateLimit
+
+PUBLISHED = (RateLimit(200, 60.0, "requests"), RateLimit(150, 1.0, "requests"))
+"""Planhat's soft and hard limits (authentication and limits)."""
+
+COOL_DOWN = 60.0
+"""Seconds to wait after a 429 that names none: the window of the soft limit."""
+
+LISTED, MOST_LISTS = 500, 100
+"""Custom fields to a list, and how many lists are read."""
+
+_TENANT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+
+class Planhat(People):
+    """Endusers by PUT /endusers, each with all its pending traits; keys of others, and sourceId, are left alone.
+
+    A false goes without email and company, so that it can make nobody; where nobody is there, nothing is to be told.
+    With match external_id an email is an attribute, and a second user with the same email goes without it, since
+    Planhat might take him for the first. With match email they are one enduser, of whom each trait is the first one's
+    to tell; the other is rejected as shared_email until it is taken back. With create_users false everybody is looked
+    up once, a request each, and then goes without company (match external_id: and email), so that nobody is made.
+    """
+
+    type: ClassVar[str] = "planhat"
+    example: ClassVar[Mapping[str, object]] = {"api_token": "ph_0123456789abcdef"}
+    example_answer: ClassVar[bytes] = b'{"createdErrors": [], "updatedErrors": [], "permissionErrors": []}'
+    id_kinds: ClassVar[tuple[str, ...]] = ("user_id", "anonymous_id", "email")
+    shape: ClassVar[Literal["call", "row", "column"]] = "row"
+    identifies: ClassVar[str] = "externalId, or the email"
+    unknown: ClassVar[str] = "made, given a company or an email of its domain"
+    published: ClassVar[str] = "200 requests a minute, 150 a second, 5,000 users each"
+    reads_back: ClassVar[bool] = True
+    page: ClassVar[int] = 5000
+
+    api_token: SecretStr = Field(description="The token of a Service Account or Private App; ${PLANHAT_API_TOKEN}.")
+    subdomain: str = Field("api", pattern=r"^[a-z0-9][a-z0-9-]*$", description="The API's host: api-eu, api-us2.")
+    match: Literal["external_id", "email"] = Field("external_id", description="What endusers are found by.")
+    without_company: Literal["reject", "park"] = Field(
+        "reject", description="A member without company and email: reject sends him, and Planhat decides; park looks "
+        "him up, updates him if he is there, and sends nothing that Planhat would have to make without a company.")
+    company: str = Field("company_id", min_length=1, description="The included column with the company's external id; "
+                         "extid-..., srcid-... and _id are taken as they are.")
+    field_parent: str = Field("EndUser", min_length=1, description="What custom fields of endusers name as parent, "
+                              "unless there are some that tell.")
+    bulk_by_email: bool = Field(True, description="The bulk upsert finds people by email; else they are looked up.")
+    batch: int = Field(1000, ge=1, le=5000, description="Users in a request, at most.")
+    concurrency: int = Field(2, ge=1, le=50, description="Requests under way at once, at most.")
+
+    @field_validator("api_token")
+    @classmethod
+    def _api_token_is_one_word(cls, token: SecretStr) -> SecretStr:
+        return one_word(token, "api_token")
+
+    def pace(self) -> Rate:
+        """The setting, or both limits that Planhat publishes."""
+        return self.rate or PUBLISHED
+
+    def follows(self, id_kind: str) -> str:
+        """The email, where people are found by it and it is not the id itself."""
+        return "email" if self.match == "email" and id_kind != "email" else ""
+
+    def fingerprint(self) -> str:
+        """A hash of the token; the tenant's name is in no answer."""
+        return blake2b(self.api_token.get_secret_value().encode(), digest_size=8).hexdigest()
+
+    def packer(self, content: Content) -> Packer:
+        """Rows of one sync."""
+        return self._packer(content, content.envelopes[0].id_kind if content.envelopes else "user_id")
+
+    def _packer(self, content: Content, id_kind: str) -> RowPacker:
+        by_email = self.match == "email" or id_kind == "email"
+        ways = Ways(self.create_users, self.without_company == "park", self.company, self.batch, self.bulk_by_email)
+        return (ByEmail if by_email else ByExternalId)(ways, content)
+
+    def channel(self) -> Channel:
+        """A connection of its own; httpx is imported here, when there is something to send."""
+        return _Channel(self._api())
+
+    def _api(self) -> Api:
+        token = self.api_token.get_secret_value()
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        return Api(self.url or f"https://{self.subdomain}.planhat.com", headers, secrets=(token,),
+                   account="api_token and subdomain (another region's tokens are refused)",
+                   address="url" if self.url else "subdomain", longest=65536 + 1024 * self.batch)
+
+    def check(self) -> Iterator[str]:
+        """Read one enduser; raises AccountRefused with the menu of the right token where the tenant's is given."""
+        with closing(self._api()) as api:
+            try:
+                reply = api.ask("GET /endusers?limit=1", seconds=self.timeout.total_seconds())
+            except AccountRefused as error:
+                if not _TENANT.fullmatch(self.api_token.get_secret_value()):
+                    raise
+                raise AccountRefused(f"{error}; it looks like the tenant token, which Segment's integration takes: the "
+                                     "API wants an access token, which Service Accounts and Private Apps of Planhat "
+                                     "show once, when they are made", status=error.status) from error
+            if not isinstance(reply.json(), list):
+                raise Unanswered("what answers is not Planhat's list of endusers: check subdomain or url")
+        yield "Planhat takes api_token"
+        if words := clock_words(reply):
+            yield words
+
+    def prepare(self, keys: Sequence[str], *, create: bool) -> Iterator[Trait]:
+        """A checkbox for each key, found among endusers' custom fields or made; raises a DeliveryError."""
+        with closing(self._api()) as api:
+            types, parent = self._fields(api)
+            for key in keys:
+                kind = types.get(key)
+                if kind == "checkbox":
+                    yield Trait(key, "ready", "a checkbox of endusers")
+                elif kind is not None:
+                    yield Trait(key, "wrong", f"the custom field {key} is of type {kind}, and a checkbox is wanted: "
+                                "rename or delete it in Planhat")
+                elif not create:
+                    yield Trait(key, "missing", "no custom field of endusers has this name")
+                else:
+                    yield self._made(api, key, parent)
+
+    def _made(self, api: Api, key: str, parent: str) -> Trait:
+        body = orjson.dumps({"name": key, "parent": parent, "type": "checkbox", "isHidden": False})
+        try:
+            api.ask("POST /customfields", body, seconds=self.timeout.total_seconds())
+        except CallsRefused as error:
+            return Trait(key, "missing", f"it cannot be made as a checkbox: {error}; check field_parent")
+        return Trait(key, "made", "made as a checkbox of endusers")
+
+    def _fields(self, api: Api) -> tuple[dict[str, str], str]:
+        """The types of endusers' custom fields by name, and how their parent is spelled."""
+        for ask in (f"parent={in_path(self.field_parent)}&", ""):
+            found = [one for one in self._listed(api, f"GET /customfields?{ask}limit={LISTED}")
+                     if str(one.get("parent")).lower() in ("enduser", self.field_parent.lower())]
+            if found:
+                return {str(one.get("name")): str(one.get("type")) for one in found}, str(found[0]["parent"])
+        return {}, self.field_parent
+
+    def _listed(self, api: Api, route: str) -> Iterator[Mapping[str, Any]]:
+        """Every list there is: there is no total, so until one is short, or one repeats what was there."""
+        last: object = None
+        for number in range(MOST_LISTS):
+            found = api.ask(f"{route}&offset={number * LISTED}", seconds=self.timeout.total_seconds()).json()
+            found = found if isinstance(found, list) else [found]
+            if found == last:
+                return
+            yield from (one for one in found if isinstance(one, dict))
+            if len(found) < LISTED:
+                return
+            last = found
+
+    def read_back(self, people: Iterable[Person]) -> Iterator[tuple[Person, Mapping[str, object] | None]]:
+        """Each enduser's custom fields, by the way it was told: external id, or `_id` or email."""
+        with closing(self._api()) as api:
+            for person in people:
+                traits: dict[str, object] = {}
+                there = False
+                for route in self._routes(person):
+                    found = _enduser(api, route, seconds=self.timeout.total_seconds())
+                    there = there or found is not None
+                    traits = {**((found or {}).get("custom") or {}), **traits}
+                yield person, traits if there else None
+
+    def _routes(self, person: Person) -> Iterator[str]:
+        if self.match == "external_id" and person.id_kind != "email":
+            yield f"/extid-{in_path(person.user_id)}"
+            return
+        told = [at for at in map(held, person.known.values()) if at]
+        yield from dict.fromkeys(f"/{in_path(at.id)}" if at.id else f"?email={in_path(at.email)}" for at in told)
+        call = Call(person.user_id, 0, value=True, included=person.included)
+        if not told and (email := email_of(call, person.id_kind)):
+            yield f"?email={in_path(email)}"
+
+
+def _enduser(api: Api, route: str, *, seconds: float) -> Mapping[str, Any] | None:
+    """One enduser by a path or query after /endusers; None when there is none."""
+    try:
+        found = api.ask(f"GET /endusers{route}", seconds=seconds, person=True).json()
+    except NotThere:
+        return None
+    if isinstance(found, list):
+        found = next((one for one in found if isinstance(one, dict) and one.get("_id")), None)
+        if found is None:
+            return None
+    if not isinstance(found, dict) or not isinstance(found.get("_id"), str):
+        raise Unanswered("Planhat's answer to a look-up is no enduser")
+    return found
+
+
+class _Channel(Channel):
+    """Puts rows and looks people up; what an answer says of single rows is read by planhat_answers."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    def send(self, batch: Batch, *, seconds: float) -> Mapping[int, Refusal] | Receipt:
+        """One request within `seconds`; raises a DeliveryError for all of it."""
+        assert isinstance(batch, Rows)
+        try:
+            receipt = self._put(batch, seconds) if batch.body else self._look_up(batch, seconds)
+        except Throttled as error:
+            error.wait = COOL_DOWN if error.wait is None else error.wait
+            raise
+        return receipt.refused if receipt == Receipt(receipt.refused) else receipt
+
+    def _look_up(self, batch: Rows, seconds: float) -> Receipt:
+        (row,) = batch.rows
+        found = _enduser(self._api, batch.route.removeprefix("GET /endusers"), seconds=seconds)
+        return Receipt(learned=row.lost if found is None else row.lessons(found["_id"]))
+
+    def _put(self, batch: Rows, seconds: float) -> Receipt:
+        def quote(said: str) -> str:
+            return self._api.quote(said, batch.body)
+
+        try:
+            reply = self._api.ask(batch.route, batch.body, seconds=seconds)
+        except (CallsRefused, AccountRefused) as error:
+            account = isinstance(error, AccountRefused)
+            receipt = read(error.body, error.status, batch, quote, ok=False, account=account)
+            if receipt is None:
+                raise
+            return receipt
+        if not is_answer(reply.body):
+            raise Unanswered(f"the answer {reply.status} is none of Planhat's, so it says nothing", status=reply.status)
+        receipt = read(reply.body, reply.status, batch, quote, ok=True)
+        assert receipt is not None
+        return replace(receipt, wait=reply.wait)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._api.close()
