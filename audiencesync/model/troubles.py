@@ -9,6 +9,7 @@ ALERTS: dict[str, str] = {
     "failed": "An audience's run failed for good, and is not tried again before its next slot.",
     "stale": "The source's data is older than source.fresh allows, so audiences are not computed.",
     "held": "A change is so large that a person must allow it.",
+    "fields": "A destination lacks a field that an audience needs, or has one of another type.",
     "late": "A destination was not brought up to date for two intervals of an audience's schedule.",
     "rejected": "A destination refuses more than a twentieth of an audience's members.",
     "refused": "A destination refuses the credentials or the address, and is paused.",

@@ -38,6 +38,7 @@ class Courier:
     draw: Callable[[float], float] = field(default=lambda limit: random.uniform(0.0, limit))  # noqa: S311 - no secret
     interrupted: Callable[[], str] = field(default=lambda: "")
     outcomes: list[Outcome] = field(default_factory=list)
+    _first: bool = True
 
     def deliver(self) -> Iterator[Tick]:
         """Work every sync the agenda has; `outcomes` says afterwards what became of each. Raises LeaseHeld."""
@@ -60,9 +61,10 @@ class Courier:
 
     def _prepared(self) -> bool:
         """Whether the fields are there that the keys at hand need, as far as that lies with the destination."""
-        name = self.agenda.destination
+        name, again = self.agenda.destination, self.agenda.typed and self._first
+        self._first = False
         try:
-            fields.prepare(self.store, name, self.destination, self.agenda.keys, again=self.agenda.typed)
+            fields.prepare(self.store, name, self.destination, self.agenda.keys, again=again)
         except DeliveryError as error:
             at, pause = self.monotonic(), isinstance(error, AccountRefused)
             stop = Stop(reason=str(error), pause=pause, until=None if error.wait is None else at + error.wait)

@@ -15,18 +15,25 @@ from audiencesync.store.connect import Store
 PATIENCE = timedelta(hours=1)
 """How long a scheduled sync takes it for true that a field is missing or of another type."""
 
-HELP = "mend it there, then: audiencesync doctor --fix"
+HELP = "mend it there, then: audiencesync sync"
 
 
-def unfit(store: Store, destination: str, keys: Iterable[str]) -> Mapping[str, str]:
-    """Why nothing of these keys can be sent: their fields are missing or of another type, as was seen lately."""
-    found = identities.known(store, destination, [f"unfit:{key}" for key in keys])
-    if not found:
-        return {}
+def unfit(store: Store, name: str, destination: Destination, kinds: Mapping[str, str | None], *,
+          lately: bool = True) -> Mapping[str, str]:
+    """Why nothing of these keys can be sent, whose kinds of ids are given: their ids, or their fields there.
+
+    A field counts as it was seen `lately`, or as it was seen last.
+    """
+    found = {key: f"{name} knows nobody by {kind}; it takes {' or '.join(destination.id_kinds)}"
+             for key, kind in kinds.items() if kind is not None and kind not in destination.id_kinds}
+    seen = identities.known(store, name, [f"unfit:{key}" for key in kinds])
+    if not seen:
+        return found
     with store.read() as connection:
         now = store.now(connection)
-    seen = {name.partition(":")[2]: orjson.loads(value) for name, value in found.items()}
-    return {key: one["why"] for key, one in seen.items() if now - datetime.fromisoformat(one["at"]) < PATIENCE}
+    said = {of.partition(":")[2]: orjson.loads(value) for of, value in seen.items()}
+    return {key: one["why"] for key, one in said.items()
+            if not lately or now - datetime.fromisoformat(one["at"]) < PATIENCE} | found
 
 
 def prepare(store: Store, name: str, destination: Destination, keys: Callable[[], Iterable[str]], *,
@@ -41,7 +48,7 @@ def prepare(store: Store, name: str, destination: Destination, keys: Callable[[]
     ready = identities.known(store, name, [f"field:{key}" for key in asked])
     left = [key for key in asked if f"field:{key}" not in ready]
     if left and not again:
-        known = unfit(store, name, left)
+        known = unfit(store, name, destination, dict.fromkeys(left))
         left = [key for key in left if key not in known]
     if not left:
         return

@@ -72,7 +72,8 @@ class Agenda:
         found = runs.latest(self.store, asked | {span.key for sync in everything for span in sync.spans})
         mine = {known.computation_id for key, known in found.items() if key in asked}
         busy = {span.computation_id for sync in everything for span in sync.spans}
-        unfit = fields.unfit(self.store, self.destination, found)
+        unfit = fields.unfit(self.store, self.destination, self.project.destinations[self.destination],
+                             {key: known.id_kind for key, known in found.items()})
         return Look([sync for sync in everything if mine & {span.computation_id for span in sync.spans}],
                      {known.computation_id: known for known in found.values()
                       if stopped(known, positions) or known.key in unfit},

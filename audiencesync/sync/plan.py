@@ -13,6 +13,7 @@ from audiencesync.store import decisions, planning, positions, runs, syncs
 from audiencesync.store.connect import Store
 from audiencesync.store.positions import NOTHING, Position
 from audiencesync.store.stage import stage
+from audiencesync.sync import fields
 from audiencesync.sync.blocked import blocked_account
 from audiencesync.sync.compute import Computer, Errors, instant
 from audiencesync.sync.envelopes import envelope
@@ -67,9 +68,11 @@ def _desk(project: Project, store: Store, name: str, audiences: Sequence[Audienc
     leaving = runs.latest(store, [key for key in decisions.farewells(store, name) if farewells or key in mine])
     asked = {**{key: known[key] for key in mine if key in known}, **leaving}
     stands = positions.known_positions(store, name)
-    blocked = blocked_account(store, project.root, name, project.destinations[name])
-    return Desk(name, project.destinations[name], blocked, _going_on(store, name, asked, stands), numbers,
-                decisions.decisions_of(store, name), stands, tuple(leaving.values()))
+    settings = project.destinations[name]
+    unfit = fields.unfit(store, name, settings, {key: known[key].id_kind if key in known else None for key in mine})
+    return Desk(name, settings, blocked_account(store, project.root, name, settings),
+                _going_on(store, name, asked, stands), numbers, decisions.decisions_of(store, name), stands, unfit,
+                tuple(leaving.values()))
 
 
 def _audience(project: Project, thought: Store, computer: Computer, audience: Audience, known: runs.Due | None,

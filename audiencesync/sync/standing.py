@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 
@@ -14,7 +14,7 @@ from audiencesync.store.leases import Beat, beats
 from audiencesync.store.positions import NOWHERE, known_positions
 from audiencesync.store.standings import Standing, standings
 from audiencesync.store.views import Door, Known, doors, known
-from audiencesync.sync import brakes
+from audiencesync.sync import brakes, fields
 from audiencesync.sync.brakes import Hold
 from audiencesync.sync.due import desks
 from audiencesync.sync.troubles import troubles
@@ -41,6 +41,8 @@ class Overview:
     defined: Mapping[str, Audience]
     slots: tuple[tuple[str, datetime | None], ...] = ()
     """Each schedule, and when it is due next; None before its first run."""
+    unfit: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """Why nothing of a key can be sent to a destination."""
 
     @cached_property
     def by_key(self) -> Mapping[str, Known]:
@@ -74,7 +76,16 @@ def overview(project: Project, store: Store, *, counted: bool = True) -> Overvie
                           if left.destination in project.destinations),
                     tuple(beats(store)), defined, tuple(
                         (desk.schedule, desk.next_slot())
-                        for desk in desks(project, store, project.audiences, interrupted=bool, holder="")))
+                        for desk in desks(project, store, project.audiences, interrupted=bool, holder="")),
+                    _unfit(project, store, found))
+
+
+def _unfit(project: Project, store: Store, found: Sequence[Known]) -> dict[tuple[str, str], str]:
+    kinds = {one.key: one.id_kind for one in found if one.retired_at is None}
+    goes = {audience.key: audience.destinations for audience in project.audiences if audience.key in kinds}
+    return {(key, name): why for name, settings in project.destinations.items()
+            for key, why in fields.unfit(store, name, settings, {key: kinds[key] for key in goes if name in goes[key]},
+                                         lately=False).items()}
 
 
 def _alive(stand: list[Standing], leaving: Mapping[str, list[str]], retired: set[str]) -> list[Standing]:

@@ -38,7 +38,10 @@ class Slot(NamedTuple):
 
 @dataclass(slots=True)
 class Desk:
-    """What is planned for one destination; decisions and positions are by computation id, `leaving` is cleared."""
+    """What is planned for one destination; decisions and positions are by computation id.
+
+    `unfit` says for a key why nothing of it can be sent; `leaving` is cleared.
+    """
 
     name: str
     settings: Destination
@@ -47,6 +50,7 @@ class Desk:
     numbers: Iterator[int]
     decided: Mapping[int, Decision]
     stands: Mapping[int, Position]
+    unfit: Mapping[str, str] = field(default_factory=dict)
     leaving: Sequence[Due] = ()
     slots: list[Slot] = field(default_factory=list)
     approved: list[tuple[str, Span]] = field(default_factory=list)

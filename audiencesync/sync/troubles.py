@@ -14,6 +14,7 @@ from audiencesync.schedule import longest_interval
 from audiencesync.store.accounts import EVERYTHING, OURSELVES
 from audiencesync.store.standings import Standing
 from audiencesync.store.views import Door
+from audiencesync.sync import fields
 from audiencesync.sync.blocked import ACCOUNT, RESUME_ALL, account_help, paused_by_all, stop_file
 from audiencesync.sync.brakes import held
 from audiencesync.sync.due import MANUAL, zone_of
@@ -44,6 +45,8 @@ def troubles(seen: Overview) -> Iterator[Trouble]:
     for one in seen.standings:
         yield from _of_sync(seen, one, first=one.sync not in told)
         told.add(one.sync)
+    for (key, name), why in seen.unfit.items():
+        yield Trouble("fields", f"{key} at {name}", why, fields.HELP, key=key, destination=name)
     for name in seen.project.destinations:
         yield from _late(seen, name)
     for left in seen.taken:
