@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from audiencesync import __version__
 from audiencesync.destinations.segment import Segment
 from audiencesync.errors import AccountRefused, Unanswered
-from audiencesync.model import Batch, Call
+from audiencesync.model import Batch, Call, Destination, Envelope
 from audiencesync.schedule import RateLimit
 from tests.contract import SECRET, HttpDestinationContract, Limits, content, envelope
 from tests.loopback import Fault, Script
@@ -57,6 +57,103 @@ class TestSegment(HttpDestinationContract):
                     channel.send(batch, seconds=10)
             assert server.violations == []
             assert server.changed_message_ids() == []
+
+
+class TestCoalesced(TestSegment):
+    def made(self, **settings: object) -> Destination:
+        return super().made(**{"coalesce": True, **settings})
+
+    def test_a_user_travels_once(self) -> None:
+        calls = self.page(2)
+        [batch] = self.packed(calls).batches
+        sent = [user_of(call) for call in orjson.loads(batch.body)["batch"]]
+        assert sent == list(dict.fromkeys(call.user_id for call in calls))
+
+
+def merged(calls: Sequence[Call], *envelopes: Envelope) -> list[dict]:
+    packer = Segment.model_validate({**Segment.example, "coalesce": True}).packer(content(*envelopes))
+    return [call for batch in packer.pack(calls).batches for call in orjson.loads(batch.body)["batch"]]
+
+
+ROW = [Call("u123", 0, True, '{"email":"a@b.co"}'), Call("u123", 1, False, None)]
+
+
+def test_several_traits_of_a_user_are_one_call_to_the_letter() -> None:
+    packer = Segment.model_validate({**Segment.example, "coalesce": True}).packer(content())
+    [batch] = packer.pack(ROW).batches
+    assert batch.calls == tuple(ROW)
+    message_id = orjson.loads(batch.body)["batch"][0]["messageId"]
+    assert batch.body.decode() == (
+        '{"batch":[{"type":"identify","messageId":"' + message_id + '","userId":"u123",'
+        '"timestamp":"2026-11-22T00:00:00.000Z",'
+        '"traits":{"order_completed_last_30days":true,"vip":false,"email":"a@b.co"},'
+        '"context":{"personas":{"computation_class":"audience",'
+        '"computation_keys":["order_completed_last_30days","vip"],'
+        '"namespace":"shop","space_id":"shop"},"integrations":{"personas":false},'
+        f'"library":{{"name":"audiencesync","version":"{__version__}"}}}},"integrations":{{}}}}]}}')
+
+
+@pytest.mark.parametrize("calls", [ROW[:1], ROW[1:]])
+def test_one_trait_alone_is_the_same_call_as_without(calls: list[Call]) -> None:
+    plain = Segment.model_validate(Segment.example).packer(content()).pack(calls)
+    assert Segment.model_validate({**Segment.example, "coalesce": True}).packer(content()).pack(calls) == plain
+
+
+def test_a_message_id_is_of_all_the_keys_in_the_body_and_of_nothing_else() -> None:
+    three = [envelope(key) for key in ("a", "b", "c")]
+    all_of = [Call("u", span, True, None) for span in (0, 1, 2)]
+    seen = {merged([all_of[span] for span in spans], *three)[0]["messageId"]
+            for spans in ((0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2))}
+    assert len(seen) == 7
+    other = [call._replace(value=False, included='{"x":1}') for call in all_of]
+    assert merged(other, *three)[0]["messageId"] in seen
+    assert merged(ROW)[0]["messageId"] == "as_84cd0efc57945126a46636799b44a6ba"
+
+
+def test_included_columns_of_several_audiences_travel_together_and_replace_none_of_them() -> None:
+    [call] = merged([Call("u", 0, True, '{"city":"Bern","vip":"yes"}'), Call("u", 1, True, '{"plan":"pro"}')])
+    assert call["traits"] == {"order_completed_last_30days": True, "vip": True, "city": "Bern", "plan": "pro"}
+
+
+def test_an_email_is_a_trait_of_the_merged_call_too() -> None:
+    kinds = [envelope(key, id_kind="email") for key in ("a", "b")]
+    [call] = merged([Call("a@b.co", 0, True, '{"email":"other"}'), Call("a@b.co", 1, True, None)], *kinds)
+    assert (call["userId"], call["traits"]) == ("a@b.co", {"a": True, "b": True, "email": "a@b.co"})
+
+
+@pytest.mark.parametrize("other", [{"integrations": ("Crisp",)}, {"timestamp": "2026-11-23T00:00:00.000Z"}])
+def test_traits_that_go_elsewhere_or_speak_of_another_instant_travel_alone(other: dict) -> None:
+    calls = [Call("u", span, True, None) for span in (0, 1, 2)]
+    found = merged(calls, envelope("a"), envelope("b", **other), envelope("c"))
+    assert [keys_of(call) for call in found] == [["a", "c"], ["b"]]
+
+
+def test_what_is_too_large_together_is_tried_one_by_one() -> None:
+    packer = Segment.model_validate({**Segment.example, "coalesce": True}).packer(content())
+    calls = [Call("u", span, True, f'{{"note{span}":"{"x" * size}"}}') for span, size in ((0, 20_000), (1, 32_000))]
+    packed = packer.pack([*calls, Call("v", 0, True, None)])
+    assert [batch.calls for batch in packed.batches] == [(calls[0], Call("v", 0, True, None))]
+    assert [call for call, _ in packed.refused] == [calls[1]]
+
+
+def test_a_refused_call_refuses_all_the_traits_it_carries() -> None:
+    calls = [*ROW, Call("v", 0, True, None)]
+    destination = at("https://jitsu.example/v1/batch", coalesce=True)
+    [batch] = destination.packer(content()).pack(calls).batches
+    first, last = (call["messageId"] for call in orjson.loads(batch.body)["batch"])
+    for name, indexes in ((first, [0, 1]), (last, [2])):
+        answer = orjson.dumps({"ok": False, "errors": [f"Message ID: {name}: traits too long"]})
+        with Recorder([Fault(body=answer)]) as server, closing(at(server.url).channel()) as channel:
+            refused = channel.send(batch, seconds=5)
+        assert {at_: refusal.reason for at_, refusal in refused.items()} == dict.fromkeys(indexes, "traits too long")
+
+
+def test_coalesced_pages_are_as_long_as_a_body_of_them_and_the_shape_is_a_row() -> None:
+    plain, made = (Segment.model_validate({**Segment.example, "coalesce": value}) for value in (False, True))
+    assert (plain.shape, made.shape, Segment.shape) == ("call", "row", "call")
+    assert made.page > plain.page == Segment.page
+    assert made.model_copy() == made != plain
+    assert (made.model_copy().page, set(made.model_dump())) == (made.page, set(Segment.model_fields))
 
 
 def test_the_body_is_the_documented_one_to_the_letter() -> None:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import blake2b
+from itertools import groupby
 from json.encoder import encode_basestring as quote
-from typing import NamedTuple
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 from audiencesync.model import Call, Content, Envelope
+
+MOST_MIXTURES = 1000
+"""Templates kept of traits that travel together: of ten audiences there are as many mixtures as that."""
 
 
 class _Template(NamedTuple):
@@ -28,6 +34,18 @@ class _Template(NamedTuple):
     """The names of the traits that are ours, as JSON text; an included column never replaces them."""
 
 
+class _Mixture(NamedTuple):
+    """What all calls about the same several spans have in common."""
+
+    hash: blake2b
+    id_name: str
+    traits: str
+    """The text from the end of the id into the traits."""
+    rest: str
+    own: tuple[str, ...]
+    """The names of the traits, in the order of the spans, and any other that no included column replaces."""
+
+
 class Renderer:
     """Turns calls into JSON text by templates made once a sync: json.dumps for each would cost six times as much.
 
@@ -37,8 +55,12 @@ class Renderer:
     """
 
     def __init__(self, content: Content) -> None:
+        self._content = content
         self._templates = [_template(content.secret, envelope) for envelope in content.envelopes]
         self._email = bool(content.envelopes) and content.envelopes[0].id_kind == "email"
+        bare = [replace(envelope, key="", computation_id="") for envelope in content.envelopes]
+        self._kin = [bare.index(envelope) for envelope in bare]
+        self._mixtures: dict[tuple[int, ...], _Mixture] = {}
 
     def render(self, calls: Sequence[Call]) -> list[str]:
         """The calls as compact JSON objects, in their order."""
@@ -55,26 +77,94 @@ class Renderer:
                          f"{true if value else false}{columns}{rest}")
         return items
 
+    def render_merged(self, calls: Sequence[Call]) -> tuple[list[str], list[tuple[Call, ...]]]:
+        """As few JSON objects as can be, each of one user, and the calls that each of them carries.
+
+        Traits travel together where nothing but the key tells their calls apart: neither instant nor integrations.
+        """
+        items: list[str] = []
+        groups: list[tuple[Call, ...]] = []
+        for _, mine in groupby(calls, key=itemgetter(0)):
+            kin: dict[int, list[Call]] = {}
+            for call in mine:
+                kin.setdefault(self._kin[call.span], []).append(call)
+            for together in kin.values():
+                items += self.render(together) if len(together) == 1 else (self._render_mixed(together),)
+                groups.append(tuple(together))
+        return items, groups
+
+    def _render_mixed(self, calls: Sequence[Call]) -> str:
+        spans = tuple(call.span for call in calls)
+        mixture = self._mixtures.get(spans)
+        if mixture is None:
+            mixture = _mixture(self._content.secret, [self._content.envelopes[span] for span in spans])
+            if len(self._mixtures) < MOST_MIXTURES:
+                self._mixtures[spans] = mixture
+        hashed, user_id = mixture.hash.copy(), quote(calls[0].user_id)
+        hashed.update(calls[0].user_id.encode())
+        traits = ",".join(f"{key}:{'true' if call.value else 'false'}"
+                          for key, call in zip(mixture.own, calls, strict=False))
+        columns = f',"email":{user_id}' if self._email else ""
+        if included := list(dict.fromkeys(call.included for call in calls if call.included is not None)):
+            columns += _columns(included[0] if len(included) == 1 else _united(included), mixture.own)
+        return (f'{{"type":"identify","messageId":"as_{hashed.hexdigest()}"{mixture.id_name}{user_id}{mixture.traits}'
+                f"{traits}{columns}{mixture.rest}")
+
 
 def _template(secret: bytes, envelope: Envelope) -> _Template:
-    personas = {"computation_class": envelope.computation_class, "computation_id": envelope.computation_id,
-                "computation_key": envelope.key, "namespace": envelope.namespace, "space_id": envelope.namespace}
+    about = {"computation_id": envelope.computation_id, "computation_key": envelope.key}
+    traits = f"{_traits(envelope)}{quote(envelope.key)}:"
+    return _Template(
+        hash=blake2b(envelope.key.encode() + b"\0", key=secret, digest_size=16),
+        id_name=_id_name(envelope),
+        true=f"{traits}true",
+        false=f"{traits}false",
+        rest=_rest(envelope, about),
+        own=_own(envelope),
+    )
+
+
+def _mixture(secret: bytes, envelopes: Sequence[Envelope]) -> _Mixture:
+    first, keys = envelopes[0], [envelope.key for envelope in envelopes]
+    return _Mixture(
+        hash=blake2b("\0".join([*keys, ""]).encode(), key=secret, digest_size=16),
+        id_name=_id_name(first),
+        traits=_traits(first),
+        rest=_rest(first, {"computation_keys": keys}),
+        own=(*(quote(key) for key in keys), *_own(first)[1:]),
+    )
+
+
+def _id_name(envelope: Envelope) -> str:
+    return ',"anonymousId":' if envelope.id_kind == "anonymous_id" else ',"userId":'
+
+
+def _traits(envelope: Envelope) -> str:
+    return f',"timestamp":{quote(envelope.timestamp)},"traits":{{'
+
+
+def _own(envelope: Envelope) -> tuple[str, ...]:
+    return tuple(quote(name) for name in ([envelope.key, "email"] if envelope.id_kind == "email" else [envelope.key]))
+
+
+def _rest(envelope: Envelope, about: dict[str, Any]) -> str:
+    """The text after the traits; `about` says which computations the call is of."""
+    personas = {"computation_class": envelope.computation_class, **about, "namespace": envelope.namespace,
+                "space_id": envelope.namespace}
     context = {"personas": personas, "integrations": {"personas": False},
                "library": {"name": "audiencesync", "version": envelope.version}}
     integrations: dict[str, bool] = {}
     if envelope.integrations:
         integrations = {"All": False, **dict.fromkeys(envelope.integrations, True)}
-    own = [envelope.key, "email"] if envelope.id_kind == "email" else [envelope.key]
-    id_field = "anonymousId" if envelope.id_kind == "anonymous_id" else "userId"
-    traits = f',"timestamp":{quote(envelope.timestamp)},"traits":{{{quote(envelope.key)}:'
-    return _Template(
-        hash=blake2b(envelope.key.encode() + b"\0", key=secret, digest_size=16),
-        id_name=f',"{id_field}":',
-        true=f"{traits}true",
-        false=f"{traits}false",
-        rest=f'}},"context":{_compact(context)},"integrations":{_compact(integrations)}}}',
-        own=tuple(quote(name) for name in own),
-    )
+    return f'}},"context":{_compact(context)},"integrations":{_compact(integrations)}}}'
+
+
+def _united(included: Sequence[str]) -> str:
+    """The included columns of several computations as one JSON object; a later one's value goes before an earlier's."""
+    columns: dict[str, Any] = {}
+    for text in included:
+        columns |= json.loads(text)
+    return _compact(columns)
 
 
 def _columns(included: str, own: tuple[str, ...]) -> str:

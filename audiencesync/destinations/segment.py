@@ -2,57 +2,61 @@
 
 from __future__ import annotations
 
-import re
-from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from hashlib import blake2b
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
-import orjson
-from pydantic import ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from audiencesync.addresses import check_url
-from audiencesync.destinations.identify import Renderer
-from audiencesync.errors import Unanswered
-from audiencesync.model import Batch, Call, Channel, Content, Destination, Packed, Packer, Refusal
+from audiencesync.destinations.bodies import Bodies
+from audiencesync.destinations.receivers import RECEIVERS, refusals
+from audiencesync.model import Batch, Channel, Content, Destination, Packer, Refusal
 from audiencesync.schedule import Rate, RateLimit
 
-URLS = {"us": "https://api.segment.io/v1/batch", "eu": "https://events.eu1.segmentapis.com/v1/batch"}
-"""Segment's regions (HTTP API reference). Data sent to the wrong one is answered with 200 and never appears."""
+EU = "https://events.eu1.segmentapis.com/v1/batch"
+"""Segment's other region (HTTP API reference). Data sent to the wrong one is answered with 200 and never appears."""
 
 OWN_HOSTS = ("segment.io", "segment.com", "segmentapis.com")
 
-MOST_CALLS, MOST_BYTES, MOST_CALL_BYTES = 2500, 500_000, 32_000
-"""Segment's limits of a batch and of a call (HTTP API reference): it answers 200 to what is over them and drops it."""
-
-FRAME = '{{"batch":[{}]}}'
-FRAME_BYTES = len(FRAME.format(""))
-
-_ATTRIBUTED = re.compile(r"Message ID: (\S+?): (.*)", re.DOTALL)
+MERGED_PAGE = 2500
+"""Calls to a page where several travel in one: about what one body holds of users with three traits."""
 
 
 class Segment(Destination):
-    """Identify calls to /v1/batch. A user named by an email is sent with it as userId and as traits.email."""
+    """Identify calls to /v1/batch. A user named by an email is sent with it as userId and as traits.email.
+
+    With `coalesce` its `shape` is row. `receiver` says whose limits, header and answers are meant; a receiver of
+    another kind may do with `url` alone, and then has Segment's.
+    """
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
     type: ClassVar[str] = "segment"
     example: ClassVar[Mapping[str, object]] = {"write_key": "wk_0123456789abcdef"}
 
+    identifies: ClassVar[str] = "userId or anonymousId; an email as userId and traits.email"
+    unknown: ClassVar[str] = "taken as they come"
+    published: ClassVar[str] = "1,000 calls a second; 2,500 calls and 500 KB a request, 32 KB a call"
     page: ClassVar[int] = 900
     """About what one body of 500 KB holds, so that a page is one request."""
 
+    receiver: Literal["segment", "rudderstack", "jitsu", "dittofeed", "customerio"] = Field(
+        "segment", description="Who takes the batches: its limits, its header for the write key, its answers.")
     write_key: SecretStr = Field(description="The write key of an HTTP API source; ${SEGMENT_WRITE_KEY} keeps it out.")
     region: Literal["us", "eu"] | None = Field(None, description="Where the workspace lives; us unless given.")
     allow_http: bool = Field(False, description="Send to an http:// url that is not on this machine.")
     url: str | None = Field(None, description="The whole batch URL of a compatible receiver, in place of region.")
     gzip: bool = Field(False, description="Compress bodies: an eighth of the bytes for five times the work.")
+    coalesce: bool = Field(False, description="All traits of a user that change in one sync travel in one call.")
 
     @field_validator("write_key")
     @classmethod
-    def _write_key_is_one_word(cls, key: SecretStr) -> SecretStr:
+    def _write_key_is_one_word(cls, key: SecretStr, info: ValidationInfo) -> SecretStr:
         text = key.get_secret_value()
+        if info.data.get("receiver") == "dittofeed":  # which shows its key as "Basic ..."
+            text = text.removeprefix("Basic ")
         if not text or not text.isascii() or not text.isprintable() or " " in text or ":" in text:
             raise ValueError("a write key is one word of letters and digits; is the variable set?")
         return key
@@ -66,10 +70,25 @@ class Segment(Destination):
             raise ValueError("give region or url, not both")
         return check_url(url, allow_http=bool(info.data.get("allow_http")))
 
+    @model_validator(mode="after")
+    def _receiver_has_an_address(self) -> Self:
+        known = RECEIVERS[self.receiver]
+        if self.region is not None and self.receiver != "segment":
+            raise ValueError(f"region is of Segment's own hosts; {known.name} wants url")
+        if self.url is None and known.url is None:
+            raise ValueError(f"{known.name} wants url: the whole address of its batches")
+        return self
+
+    def model_post_init(self, context: object) -> None:
+        """With `coalesce` this one, unlike its class, sends rows, and pages of as many calls as fill a body then."""
+        del context
+        if self.coalesce:
+            vars(self).update(shape="row", page=MERGED_PAGE)
+
     @property
     def address(self) -> str:
         """The URL that batches are posted to."""
-        return self.url or URLS[self.region or "us"]
+        return self.url or (EU if self.region == "eu" else RECEIVERS[self.receiver].url) or ""
 
     def pace(self) -> Rate | None:
         """The setting, or the 1,000 events a second that Engage accepts at Segment's own hosts; elsewhere none."""
@@ -83,7 +102,7 @@ class Segment(Destination):
 
     def packer(self, content: Content) -> Packer:
         """Renderer and limits of one sync."""
-        return _Packer(content)
+        return Bodies(content, RECEIVERS[self.receiver].most, merge=self.coalesce)
 
     def channel(self) -> Channel:
         """A connection of its own; httpx is imported here, when there is something to send."""
@@ -99,52 +118,11 @@ class Segment(Destination):
         finally:
             client.close()
         yield f"{urlsplit(self.address).hostname} answers"
-        yield "Segment cannot confirm a write key or a region: it answers 200 to a wrong one too"
-
-
-class _Packer(Packer):
-    """Fills bodies up to Segment's limits, measured on the bytes as they will leave, before gzip."""
-
-    def __init__(self, content: Content) -> None:
-        self._renderer = Renderer(content)
-
-    def pack(self, calls: Sequence[Call]) -> Packed:
-        if not calls:
-            return Packed(())
-        items = self._renderer.render(calls)
-        body = FRAME.format(",".join(items)).encode()
-        # A character is at most four bytes, so a page of short calls that fits into one body needs no measuring.
-        if len(items) <= MOST_CALLS and len(body) <= MOST_BYTES and max(map(len, items)) * 4 <= MOST_CALL_BYTES:
-            return Packed((Batch(tuple(calls), body),))
-        return _measured(calls, items)
-
-
-def _measured(calls: Sequence[Call], items: Sequence[str]) -> Packed:
-    """Cut a page into batches wherever the next call would go over a limit."""
-    batches: list[Batch] = []
-    refused: list[tuple[Call, Refusal]] = []
-    taken: list[Call] = []
-    bodies: list[bytes] = []
-    size = FRAME_BYTES
-    for call, item in zip(calls, items, strict=True):
-        body = item.encode()
-        if len(body) > MOST_CALL_BYTES:
-            refused.append((call, Refusal(f"too large: {len(body):,} bytes, Segment takes 32 KB")))
-            continue
-        if taken and (len(taken) == MOST_CALLS or size + len(body) > MOST_BYTES):
-            batches.append(_batch(taken, bodies))
-            taken, bodies, size = [], [], FRAME_BYTES
-        taken.append(call)
-        bodies.append(body)
-        size += len(body) + 1
-    if taken:
-        batches.append(_batch(taken, bodies))
-    return Packed(tuple(batches), tuple(refused))
-
-
-def _batch(calls: Sequence[Call], bodies: Sequence[bytes]) -> Batch:
-    start, end = FRAME.format("\0").encode().split(b"\0")
-    return Batch(tuple(calls), start + b",".join(bodies) + end)
+        known = RECEIVERS[self.receiver]
+        if known.knows_key:
+            yield f"{known.name} says that a write key is wrong when the first calls are sent"
+        else:
+            yield f"{known.name} cannot confirm a write key or a region: it answers 200 to a wrong one too"
 
 
 class _Channel(Channel):
@@ -154,45 +132,20 @@ class _Channel(Channel):
         from audiencesync.http import Client
 
         key = segment.write_key.get_secret_value()
-        basic = b64encode(f"{key}:".encode()).decode()
-        self._url, self._gzip = segment.address, segment.gzip
-        self._headers = {"Authorization": f"Basic {basic}", "Content-Type": "application/json"}
-        self._client = Client(account="write_key", address="url" if segment.url else "region", secrets=(key, basic))
+        self._receiver, self._url, self._gzip = RECEIVERS[segment.receiver], segment.address, segment.gzip
+        authorization = self._receiver.authorization(key)
+        self._headers = {"Authorization": authorization, "Content-Type": "application/json"}
+        address = "region" if segment.url is None and segment.receiver == "segment" else "url"
+        self._client = Client(account="write_key", address=address,
+                              secrets=(authorization, authorization.removeprefix("Basic "), key))
 
     def send(self, batch: Batch, *, seconds: float) -> Mapping[int, Refusal]:
-        """Post one body within `seconds`; raises a DeliveryError for all of it."""
+        """Post one body within `seconds`; raises a DeliveryError for all of it, Unanswered for another's words."""
         reply = self._client.post(self._url, batch.body, self._headers, seconds=seconds, gzip=self._gzip)
-        said = _refusals(reply.body, batch)
+        self._receiver.check_words(reply.body)
+        said = refusals(reply.body, batch)
         return {at: Refusal(self._client.quote(why, batch.body), reply.status) for at, why in said.items()}
 
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
-
-
-def _refusals(reply: bytes, batch: Batch) -> dict[int, str]:
-    """Why each call (by its index) that a 200 refuses is refused.
-
-    Jitsu says it so: `{"ok": false, "errors": ["Message ID: x: why"]}`.
-    Raises Unanswered when some error names no call of the batch: then nobody knows which were taken.
-    """
-    if b"false" not in reply:
-        return {}
-    try:
-        said = orjson.loads(reply)
-    except ValueError:
-        return {}
-    if not isinstance(said, dict) or (said.get("ok") is not False and said.get("success") is not False):
-        return {}
-    listed = said.get("errors")
-    errors: list[object] = listed if isinstance(listed, list) else []
-    index = {item["messageId"]: at for at, item in enumerate(orjson.loads(batch.body)["batch"])}
-    refused: dict[int, str] = {}
-    for error in errors:
-        match = _ATTRIBUTED.fullmatch(error) if isinstance(error, str) else None
-        if match is None or match[1] not in index:
-            break
-        refused[index[match[1]]] = match[2]
-    if not refused or len(refused) != len(errors):
-        raise Unanswered("the receiver says that it did not take all calls, but not which")
-    return refused
