@@ -1,0 +1,51 @@
+"""How the calls of one sync become Crisp's requests, wave by wave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from audiencesync.destinations.crisp_people import (
+    email_in,
+    name_of,
+    name_of_email,
+    name_of_holder,
+    name_of_memo,
+    name_of_sharing,
+)
+from audiencesync.destinations.crisp_requests import SEARCHES, SIZE, Plan, Request
+from audiencesync.destinations.crisp_wave import Wave
+from audiencesync.destinations.people import by_user
+from audiencesync.model import Batch, Call, Packed, Packer
+
+
+class CrispPacker(Packer):
+    """Packs by a plan, which is all that a sync has in common."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    def names(self, calls: Sequence[Call]) -> Iterable[str]:
+        """Who these users are there, who has their emails, and for whom their people hold these traits."""
+        plan = self._plan
+        if calls:
+            yield from (SIZE, SEARCHES)
+        for user, mine in by_user(calls):
+            yield from (name_of(user), name_of_memo(user), name_of_sharing(user))
+            if email := email_in(mine, plan.kind):
+                yield name_of_email(email)
+                yield from (name_of_holder(plan.keys[call.span], email) for call in mine if call.value)
+
+    def pack(self, calls: Sequence[Call]) -> Packed:
+        """As when nothing is known of anybody."""
+        return self.pack_known(calls, {})
+
+    def pack_known(self, calls: Sequence[Call], known: Mapping[str, str]) -> Packed:
+        """Each user's next step."""
+        wave = Wave(self._plan, known)
+        for user, mine in by_user(calls):
+            wave.take(user, mine)
+        return wave.packed()
+
+    def imagine(self, batch: Batch) -> Mapping[str, str]:
+        """That all goes well; of strangers, that they have to be created, where that may be."""
+        return batch.teaches if isinstance(batch, Request) else {}

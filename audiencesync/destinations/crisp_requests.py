@@ -1,0 +1,139 @@
+"""Crisp's requests, each with what its answer teaches, and the reasons for which none is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+from urllib.parse import quote, urlencode
+
+import orjson
+
+from audiencesync.destinations.api import in_path
+from audiencesync.destinations.crisp_people import name_of_email
+from audiencesync.destinations.people import (
+    IDENTITY_CONFLICT,
+    MISSING_EMAIL,
+    SHARED_EMAIL,
+    UNKNOWN_USER,
+    compact,
+    refusal,
+)
+from audiencesync.model import Batch, Call, Refusal
+
+ID = "(people_id)"
+"""Stands in what an answer teaches for the people_id that it will say."""
+
+SIZE, SEARCHES = "size", "searches"
+"""Where it is remembered how many people a batch may name, and in which sync searches were refused."""
+
+LONGEST_SEARCH = 4000
+"""Bytes of a search's address: servers and proxies take 8 KB at least."""
+
+PER_PAGE = 50
+"""People on a page of a list at most; 20 unless asked for."""
+
+
+NO_EMAIL = refusal(MISSING_EMAIL, "Crisp finds people by their email, and this user has none")
+SHARED = refusal(SHARED_EMAIL, "another user of this audience has the same email, and Crisp has one person for both")
+NOT_KNOWN = refusal(UNKNOWN_USER, "Crisp has nobody with this user's email, and create_users is false")
+GONE = refusal(UNKNOWN_USER, "Crisp does not know the person whom it had just shown for this user's email")
+HIDDEN = refusal(IDENTITY_CONFLICT, "Crisp says that this user's email is taken, and shows nobody who has it")
+
+
+@dataclass(frozen=True, slots=True)
+class Request(Batch):
+    """One request of a kind, and what is learned when it is taken: `teaches`, with ID for the people_id it says.
+
+    What else an answer may teach, whereupon the calls are packed again: `missing`, when Crisp does not know the person
+    (of a search, whomever it does not show); `taken`, when the email is another's; `refused`, when it does not like the
+    request. Where these are None the calls are refused, of a missing person with the reason `unknown`.
+    """
+
+    kind: Literal["search", "find", "create", "change", "batch"] = "change"
+    teaches: Mapping[str, str] = field(default_factory=dict)
+    missing: Mapping[str, str] | None = None
+    taken: Mapping[str, str] | None = None
+    refused: Mapping[str, str] | None = None
+    unknown: Refusal | None = None
+
+
+class Desk:
+    """Where the requests about one website's people are written."""
+
+    def __init__(self, website: str) -> None:
+        self._root = f"/website/{website}"
+
+    def search(self, calls: Sequence[Call], emails: Iterable[str], *, sought: str, off: str, create: bool) -> Request:
+        """Who has these emails, all at once; `sought` is written under those that are not found.
+
+        `off` is written where it is remembered in which sync searches were refused. A plan takes everybody for unknown
+        when unknown ones are created, and for known when they are not.
+        """
+        missing = {name_of_email(email): sought for email in emails}
+        teaches = missing if create else dict.fromkeys(missing, ID)
+        return Request(tuple(calls), b"", f"GET {self._root}{_searched(emails)}", asks=True, kind="search",
+                       teaches=teaches, missing=missing, refused={**missing, SEARCHES: off})
+
+    def find(self, calls: Sequence[Call], email: str, unknown: Refusal) -> Request:
+        """Whose an email is."""
+        return Request(tuple(calls), b"", self._person("GET", "profile", email), asks=True, kind="find",
+                       teaches={name_of_email(email): ID}, unknown=unknown)
+
+    def create(self, calls: Sequence[Call], email: str, person: Mapping[str, Any], teaches: Mapping[str, str],
+               taken: Mapping[str, str]) -> Request:
+        """A new person, whose nickname Crisp wants as well as the email: without one it is the email's first part."""
+        body = {"email": email, "person": {"nickname": email.partition("@")[0], **person}}
+        return Request(tuple(calls), compact(body), f"POST {self._root}/people/profile", asks=True, kind="create",
+                       teaches=teaches, taken=taken)
+
+    def profile(self, calls: Sequence[Call], person: str, body: Mapping[str, Any], **learned: Any) -> Request:
+        """Other fields of a person, or another email."""
+        return Request(tuple(calls), compact(body), self._person("PATCH", "profile", person), asks=True, **learned)
+
+    def data(self, calls: Sequence[Call], person: str, data: Mapping[str, Any], **learned: Any) -> Request:
+        """Custom data of one person, traits among them."""
+        return Request(tuple(calls), compact({"data": data}), self._person("PATCH", "data", person), **learned)
+
+    def batch(self, calls: Sequence[Call], people: Iterable[str], data: Mapping[str, Any],
+              teaches: Mapping[str, str]) -> Request:
+        """The same custom data of many people."""
+        body = compact({"people": {"profiles": list(dict.fromkeys(people))}, "data": data})
+        return Request(tuple(calls), body, f"PATCH {self._root}/batch/data", kind="batch", teaches=teaches)
+
+    def _person(self, method: str, what: str, person: str) -> str:
+        return f"{method} {self._root}/people/{what}/{in_path(person)}"
+
+
+class Plan(NamedTuple):
+    """What all waves of a sync have in common: its settings, the keys of its spans, the kind of its ids, its tag.
+
+    `search` are the emails of one search, `batch` the people of one batch; a bulk of none tells everybody alone.
+    `by_email` says that a batch may name people by their emails.
+    """
+
+    desk: Desk
+    keys: Sequence[str]
+    kind: str
+    tag: str
+    create: bool
+    search: int
+    batch: int
+    bulk: bool
+    by_email: bool
+
+
+def in_searches(emails: Sequence[str], most: int) -> Iterable[Sequence[str]]:
+    """As many emails together as one search may name: `most`, and no more than an address may be long."""
+    start = 0
+    for end in range(1, len(emails) + 1):
+        if end == len(emails) or end - start == most or len(_searched(emails[start:end + 1])) > LONGEST_SEARCH:
+            yield emails[start:end]
+            start = end
+
+
+def _searched(emails: Iterable[str]) -> str:
+    """One filter for each email, of which any may hold, as Crisp's own inbox asks (ruby-crisp-api, node-crisp-api)."""
+    filters = [{"model": "people", "criterion": "email", "operator": "eq", "query": [email]} for email in emails]
+    query = {"search_filter": orjson.dumps(filters).decode(), "search_operator": "or", "per_page": PER_PAGE}
+    return f"/people/profiles/1?{urlencode(query, quote_via=quote)}"
