@@ -26,6 +26,7 @@ class Recorder(Loopback):
     """
 
     path = "/v1/batch"
+    most_body, most_call = 500_000, 32_000
 
     def __init__(self, script: Script = (), *, latency: float = 0.0, refuse: Iterable[str] = (),
                  write_key: str | None = None, strict: bool = True, keep: bool = True) -> None:
@@ -45,7 +46,7 @@ class Recorder(Loopback):
             return Answer(401, b'{"message": "invalid write key"}')
         if request.headers.get("content-encoding") == "gzip":
             body = zlib.decompress(body, wbits=31)
-        if len(body) > 500_000:
+        if len(body) > self.most_body:
             self._note(f"a body of {len(body)} bytes")
             return Answer(400, b'{"success": false, "message": "body too large", "code": "invalid_request"}')
         if self.strict or self.refuse:
@@ -123,15 +124,70 @@ class Recorder(Loopback):
                     raws = [orjson.dumps(call) for call in calls]
                 for call, raw in zip(calls, raws, strict=True):
                     self._raw.setdefault(str(call.get("messageId")), set()).add(raw)
-                    self._wrong.extend(violations_of(call, raw))
+                    self._wrong.extend(violations_of(call, raw, self.most_call))
                 self._calls.extend(calls)
             self._parsed = len(self.bodies)
 
 
-def violations_of(call: Mapping[str, Any], raw: bytes) -> list[str]:
+class RudderStack(Recorder):
+    """Plays rudder-server's gateway (gateway/response/response.go): words in plain text, no limit of a call."""
+
+    most_body = most_call = 4_000_000
+    disabled = False
+
+    def answer(self, request: Request, *, taken: bool) -> Answer:
+        if self.disabled:
+            return Answer(404, b"source is disabled\n")
+        said = super().answer(request, taken=taken)
+        words = {200: b"OK", 400: b"request neither has anonymousId nor userId\n", 401: b"invalid write key\n"}
+        return Answer(said.status, words.get(said.status, said.body))
+
+
+class Jitsu(Recorder):
+    """Plays Jitsu's ingest (router_batch_handler.go): a 200 names the calls that it did not take, by messageId."""
+
+    most_body = most_call = 1_000_000
+
+    def answer(self, request: Request, *, taken: bool) -> Answer:
+        wanted, self.refuse = self.refuse, set()
+        said = super().answer(request, taken=False)
+        self.refuse = wanted
+        if said.status != 200:
+            return Answer(said.status, b'{"error": "stream not found"}' if said.status == 401 else said.body)
+        calls = orjson.loads(request.body)["batch"]
+        good = [call for call in calls if user_of(call) not in wanted]
+        if taken and good:
+            with self._lock:
+                self.bodies.append(orjson.dumps({"batch": good}))
+        errors = [f"Message ID: {call['messageId']}: no such user {user_of(call)}" for call in calls
+                  if user_of(call) in wanted]
+        return Answer(200, orjson.dumps({"ok": not errors, "receivedEvents": len(calls), "okEvents": len(good)}
+                                        | ({"errors": errors} if errors else {})))
+
+
+class Dittofeed(Recorder):
+    """Plays Dittofeed's public API (publicAppsController.ts): its key is the header, and its yes has no words."""
+
+    path = "/api/public/apps/batch"
+
+    def answer(self, request: Request, *, taken: bool) -> Answer:
+        said = super().answer(request, taken=taken)
+        return Answer(204, b"") if said.status == 200 else said
+
+    def _authorized(self, headers: Mapping[str, str]) -> bool:
+        return headers.get("authorization") == self.write_key
+
+
+class CustomerIo(Recorder):
+    """Plays Customer.io Pipelines: twice Segment's limits."""
+
+    most_body, most_call = 1_000_000, 64_000
+
+
+def violations_of(call: Mapping[str, Any], raw: bytes, most: int = 32_000) -> list[str]:
     """What is wrong with one identify call of an audience."""
     wrong = []
-    if len(raw) > 32_000:
+    if len(raw) > most:
         wrong.append(f"a call of {len(raw)} bytes")
     ids = [call[name] for name in ("userId", "anonymousId") if name in call]
     if not ids or not all(isinstance(value, str) and value for value in ids):
