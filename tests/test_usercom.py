@@ -181,6 +181,13 @@ def test_nothing_is_declared_unless_asked_and_long_names_are_warned_of() -> None
         assert "255" in second.words
 
 
+def test_a_key_of_its_own_fields_is_no_audience() -> None:
+    with UserComFake() as server:
+        traits = list(at(server.url).prepare(["unsubscribed", "vip"], create=True))
+        assert [trait.status for trait in traits] == ["wrong", "made"]
+        assert "give the audience another key" in traits[0].words
+
+
 def test_attributes_are_read_to_the_last_page_and_company_ones_are_others() -> None:
     with UserComFake(attributes={f"a{number:03}": "string" for number in range(250)} | {"vip": "boolean"}) as server:
         assert [trait.status for trait in at(server.url).prepare(["vip", "a003"], create=True)] == ["ready", "wrong"]

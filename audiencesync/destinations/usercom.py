@@ -27,6 +27,10 @@ RIGHT_KEY = ("the API wants a key of App settings > Advanced > Public REST API k
 SAFE_NAME, LONGEST_NAME = 32, 255
 """Characters of an attribute's name: the pages on creating an attribute and on mass updates differ."""
 
+OWN = ("id", "custom_id", "user_id", "user_key", "email", "name", "first_name", "last_name", "phone_number", "gender",
+       "status", "city", "country", "region", "tags", "lists", "companies", "unsubscribed", "attributes")
+"""A user's own fields, which a trait of that name would overwrite."""
+
 MOST_PAGES = 500
 """Pages of attributes that are read, of 100 at most each; a list without an end is an error."""
 
@@ -132,6 +136,8 @@ class UserCom(People):
             for key in keys:
                 if len(key) > LONGEST_NAME:
                     yield Trait(key, "wrong", f"longer than the {LONGEST_NAME} characters of an attribute's name")
+                elif key in OWN:
+                    yield Trait(key, "wrong", f"{key} is a field of User.com's own: give the audience another key")
                 elif key in there:
                     yield _trait(key, there[key], "ready")
                 elif create:
