@@ -22,6 +22,7 @@ from tests.documents import blocks, part
 from tests.loopback import Loopback, Script
 from tests.test_file_destination import TestFile as FileSuite
 from tests.test_segment import TestSegment as SegmentSuite
+from tests.test_webhook import TestWebhook as WebhookSuite
 
 OWN = part("A destination of your own")
 [CODE], [POINTS] = blocks("python", OWN), blocks("toml", OWN)
@@ -170,10 +171,10 @@ def native(name: str) -> type[HttpDestinationContract] | None:
     return Native
 
 
-SUITES = {"segment": SegmentSuite, "file": FileSuite} | {
-    name: made for name in registry() if (made := native(name)) is not None}
-globals().update({made.__name__: made for name, made in SUITES.items() if name not in ("segment", "file")})
-del SegmentSuite, FileSuite  # they are run where they stand
+NATIVE = {name: made for name in registry() if (made := native(name)) is not None}
+SUITES = {"segment": SegmentSuite, "file": FileSuite, "webhook": WebhookSuite} | NATIVE
+globals().update({made.__name__: made for made in NATIVE.values()})
+del SegmentSuite, FileSuite, WebhookSuite  # they are run where they stand
 
 
 def test_every_destination_is_under_the_suite_with_a_server_that_knows_its_api() -> None:
