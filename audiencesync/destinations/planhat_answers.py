@@ -58,7 +58,8 @@ def read(body: bytes, status: int | None, batch: Rows, quote: Callable[[str], st
     if not ok and not seen.wrong and not seen.taken and not seen.doubted:
         return None
     left = [row for row in rows if row not in seen.taken and row not in seen.wrong and row not in seen.doubted]
-    if ok and left and not seen.nameless and _explained(said, len(left), len(rows), quiet=not seen.wrong):
+    clear = ok and not seen.nameless and not seen.doubted
+    if clear and left and _explained(said, len(left), len(rows) - len(seen.wrong), quiet=not seen.wrong):
         seen.taken |= dict.fromkeys(left, "")
         left = []
     return _receipt(batch, seen, {*left, *seen.doubted}, status, quote)
@@ -78,12 +79,12 @@ def _parsed(body: bytes) -> dict[str, Any] | None:
     return said if isinstance(said, dict) else None
 
 
-def _explained(said: Mapping[str, Any], left: int, rows: int, *, quiet: bool) -> bool:
+def _explained(said: Mapping[str, Any], left: int, good: int, *, quiet: bool) -> bool:
     """Whether the counts account for the rows that no echo names, or nothing is counted and nothing wrong."""
     if quiet and said.keys().isdisjoint((*ECHOES, *IDS, *COUNTS)):
         return True
     counts = [count if isinstance(count := said.get(name), int) else 0 for name in COUNTS]
-    return counts[2] == left or (quiet and sum(counts) == rows)
+    return counts[2] == left or sum(counts) == good
 
 
 def _look(said: Mapping[str, Any], batch: Rows, *, alone: bool) -> _Reading:
@@ -199,12 +200,23 @@ def _receipt(batch: Rows, seen: _Reading, again: set[int], status: int | None, q
 
 def _words_of(errors: list[object], row: Row) -> str:
     """The texts of errors, without what they repeat of the row and without its names."""
-    repeated = set(leaves(orjson.loads(row.body))) | {"externalId", "_id", "email", "sourceId"}
-    texts = [text for error in errors for text in leaves(error) if text not in repeated and text not in ERRORS]
-    words = " ".join(texts)
+    words = " ".join(_new(errors, set(leaves(orjson.loads(row.body))), {"companyId", "email", *row.keys}))
     for name in sorted(row.names, key=len, reverse=True):
         words = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "***", words)
     return words
+
+
+def _new(value: object, repeated: set[str], fields: set[str]) -> Iterator[str]:
+    """The texts that are not repeated, with the names of fields that have such, as {"companyId": "required"}."""
+    if isinstance(value, str):
+        yield from () if value in repeated else (value,)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _new(inner, repeated, fields)
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            if found := list(_new(inner, repeated, fields)):
+                yield from (key, *found) if key in fields else found
 
 
 def _kind(words: str, row: Row) -> str:

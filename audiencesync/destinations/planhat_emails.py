@@ -80,6 +80,7 @@ class ByEmail(RowPacker):
         """Exits first, so that whoever shares an email with one who leaves can have the trait after him."""
         wave = _Wave()
         waiting = {user for user, mine in by_user(calls) if self._exits(wave, user, mine, known)}
+        wave.leaving |= {(self.key(call), call.user_id) for call in calls if self._elsewhere(call, known)}
         for user, mine in by_user(calls):
             members = [call for call in mine if call.value]
             if user in waiting:
@@ -93,6 +94,18 @@ class ByEmail(RowPacker):
 
     def _held(self, call: Call, known: Mapping[str, str]) -> Held | None:
         return held(known.get(f"u:{self.key(call)}:{call.user_id}", ""))
+
+    def _owner(self, call: Call, known: Mapping[str, str]) -> str:
+        """The other user whom the trait is of, where it is."""
+        owner = known.get(f"o:{self.key(call)}:{self.email(call)}", "")
+        return "" if owner == call.user_id else owner
+
+    def _elsewhere(self, call: Call, known: Mapping[str, str]) -> Held | None:
+        """Whom a member was told to under another email; he is left at once where somebody else is told at the new."""
+        there = self._held(call, known) if call.value else None
+        if there is None or self.email(call) in ("", there.email):
+            return None
+        return there._replace(leave=there.leave or bool(self._owner(call, known)))
 
     def _forgotten(self, calls: Iterable[Call], email: str) -> dict[str, str]:
         return {name: "" for call in calls
@@ -117,14 +130,11 @@ class ByEmail(RowPacker):
     def _members(self, wave: _Wave, calls: Sequence[Call], known: Mapping[str, str]) -> None:
         """The trues of a user, as far as they can be told now."""
         fit = list(self._fit(wave, calls, known))
-        moving = [call for call in fit if (at := self._held(call, known)) and at.email != self.email(call)]
+        moving = [(at, self.email(call), call) for call in fit if (at := self._elsewhere(call, known))]
         if moving:
-            there = self._held(moving[0], known)
-            first = [call for call in moving if self._held(call, known) == there
-                     and self.email(call) == self.email(moving[0])]
+            first = [call for *place, call in moving if place == [*moving[0][:2]]]
             wave.later += [call for call in fit if call not in first]
-            assert there is not None
-            self._move(wave, first, there)
+            self._move(wave, first, moving[0][0])
             return
         busy = False
         for email in dict.fromkeys(map(self.email, fit)):
@@ -136,13 +146,12 @@ class ByEmail(RowPacker):
 
     def _fit(self, wave: _Wave, calls: Sequence[Call], known: Mapping[str, str]) -> Iterator[Call]:
         for call in calls:
-            key, email = self.key(call), self.email(call)
-            owner = known.get(f"o:{key}:{email}", "")
-            if not email:
+            owner = self._owner(call, known)
+            if not self.email(call):
                 wave.refused.append((call, NO_EMAIL))
-            elif owner in ("", call.user_id):
+            elif not owner or self._elsewhere(call, known):
                 yield call
-            elif (key, owner) in wave.leaving:
+            elif (self.key(call), owner) in wave.leaving:
                 wave.later.append(call)
             else:
                 wave.refused.append((call, SHARED))
@@ -152,10 +161,10 @@ class ByEmail(RowPacker):
         email = self.email(calls[0])
         if not wave.claim(there.id, there.email, email):
             wave.later += calls
-        elif there.leave:
-            wave.asked.append(self._cleared(calls, there))
         elif not there.id:
             wave.questions.append(self._find(calls, there))
+        elif there.leave:
+            wave.asked.append(self._cleared(calls, there))
         else:
             gone = self._forgotten(calls, there.email) | {f"i:{there.email}": ""}
             row = self._row(calls, {"_id": there.id, "email": email}, email, there.id)
