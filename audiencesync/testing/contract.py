@@ -50,12 +50,13 @@ class Place:
                      remembered=before.remembered if before else {})
 
     def check(self, calls: Sequence[Call]) -> None:
-        """These calls, in their order, were all told, and nothing else was."""
+        """These calls, in their order, were all told, and nothing else was; who is held may be named by his email."""
         if self.holds is None:
             return
-        keys = content_for(self.destination).keys
+        keys, users = content_for(self.destination).keys, {pages.email(call.user_id): call.user_id for call in calls}
         wanted = {(call.user_id, keys[call.span]): call.value for call in calls}
-        found = {who: value for who, value in self.holds().items() if value is not None}
+        found = {(users.get(who, who), key): value for (who, key), value in self.holds().items()
+                 if key in keys and value is not None}
         assert {who for who, value in found.items() if value is True} == {who for who in wanted if wanted[who]}
         assert not [who for who in found.keys() - wanted.keys() if found[who] is not False]
         assert {type(value) for value in found.values()} <= {bool}, "membership is a JSON boolean"

@@ -14,7 +14,16 @@ from urllib.parse import quote, urlsplit
 import pytest
 from pydantic import SecretStr
 
-from audiencesync.errors import AccountRefused, CallsRefused, DeliveryError, NotTaken, NotThere, Throttled, Unanswered
+from audiencesync.errors import (
+    AccountRefused,
+    CallsRefused,
+    DeliveryError,
+    KeyRefused,
+    NotTaken,
+    NotThere,
+    Throttled,
+    Unanswered,
+)
 from audiencesync.model import Batch, Call, Channel, Destination, Receipt
 from audiencesync.testing.contract import DestinationContract, Place
 from audiencesync.testing.loopback import Answer, Fault, Loopback, Request, Script
@@ -22,7 +31,8 @@ from audiencesync.testing.pages import email
 
 MEANINGS = [
     *((status, CallsRefused) for status in (400, 413, 422)),
-    *((status, AccountRefused) for status in (401, 403, 404, 405, 410, 301, 302, 307, 308)),
+    *((status, KeyRefused) for status in (401, 403)),
+    *((status, AccountRefused) for status in (404, 405, 410, 301, 302, 307, 308)),
     (429, Throttled),
     *((status, Unanswered) for status in (408, 425, 500, 502, 503, 504)),
     *((kind, Unanswered) for kind in ("drop", "accept_then_drop", "hang", "drip", "drip_headers", "endless",
@@ -199,7 +209,8 @@ class HttpDestinationContract(DestinationContract):
             assert sorted([*journal.accepted.elements(), *(call for call, _ in journal.refused)]) == calls
             place.check([call for call in calls if call.user_id != bad])
 
-    @pytest.mark.parametrize("fault", [503, 429, "accept_then_drop", "truncated", HTML], ids=str)
+    @pytest.mark.parametrize("fault", [503, 429, "accept_then_drop", "truncated", HTML],
+                             ids=["503", "429", "accept_then_drop", "truncated", "html"])
     def test_a_fault_at_any_request_changes_nothing_in_the_end(self, tmp_path: Path, fault: Fault | int | str) -> None:
         """Every third request fails, in whatever wave it is; a proxy's page is none of an API's answers."""
         if fault is HTML and not (self.answers_json or hasattr(self.destination, "example_answer")):
