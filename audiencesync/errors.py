@@ -20,6 +20,7 @@ AudiencesyncError               70  a bug, when nothing below fits
     │   ├── NotThere                it does not know whom this was about
     │   └── TakenAlready            what names this person names another one there
     └── AccountRefused              the destination refuses us: pause it and keep everything
+        └── KeyRefused              it does not know the key, or the key may not do this
 """
 
 from dataclasses import dataclass
@@ -149,4 +150,8 @@ class TakenAlready(CallsRefused):
 
 
 class AccountRefused(DeliveryError):
-    """The destination refuses the account or the address: 401, 403, 404, 410, a redirect."""
+    """The destination refuses the account or the address: 404, 410, a redirect."""
+
+
+class KeyRefused(AccountRefused):
+    """The destination refuses the key, or this host: 401, 402, 403, 407."""

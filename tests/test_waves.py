@@ -219,3 +219,23 @@ def test_a_days_requests_are_never_exceeded_and_end_the_sync_cleanly(budget: int
     assert not stop.pause
     assert stop.until == 5000.0
     assert "day" in stop.reason
+
+
+class RowPacker(Packer):
+    """All of a user's calls in one request."""
+
+    def pack(self, calls: Sequence[Call]) -> Packed:
+        users = dict.fromkeys(call.user_id for call in calls)
+        rows = [tuple(call for call in calls if call.user_id == name) for name in users]
+        return Packed(tuple(Batch(row, repr(row).encode(), "POST /row") for row in rows))
+
+
+def test_of_a_refused_row_it_is_found_which_trait_is_the_guilty_one() -> None:
+    def server(_number: int, flight: Flight) -> Answer:
+        bad = any(call.span == 1 and call.user_id == user(2) for call in flight.batch.calls)
+        return CallsRefused("no such field", status=400) if bad else Receipt()
+
+    play = Play(6, 2, 5, server)
+    play.packer = RowPacker()  # type: ignore[assignment]
+    assert play.play() == Stop(finished=True)
+    assert {pair for pair, word in play.settled.items() if word != "accepted"} == {(user(2), 1)}

@@ -19,9 +19,9 @@ DRIFT = 3
 def verify(session: Session, destination: str, sample: int) -> None:
     """Read people back from a destination, and report who holds something else than he was told.
 
-    It changes nothing. What is being told just now, and who is rejected, is left out. Ends with 0 when everybody holds
-    what he was told, with 3 where somebody does not, 75 when the destination cannot be asked, 99 while another process
-    works on it.
+    Nobody is told anything; whoever is not there any more is forgotten, so that a backfill makes him anew. What is
+    being told just now, and who is rejected, is left out. Ends with 0 when everybody holds what he was told, with 3
+    where somebody does not, 75 when the destination cannot be asked, 99 while another process works on it.
     """
     from audiencesync.errors import AccountRefused, DeliveryError, Unavailable, UsageError
     from audiencesync.report import counted

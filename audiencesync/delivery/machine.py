@@ -43,9 +43,7 @@ class Delivery:
         self._ahead = concurrency
         self._pages: deque[PageUnderWay] = deque()
         self._unclaimed: deque[PageUnderWay] = deque()
-        self._ended = False
-        self._closed = False
-        self._unresolved = False
+        self._ended = self._closed = self._unresolved = False
         self._doubtful = claimed != acknowledged
         self._failures = 0
         self._not_before = self._committed_at = 0.0
@@ -235,11 +233,12 @@ class Delivery:
     def _bisect(self, flight: Flight, indexes: Sequence[int], refusal: Refusal) -> None:
         """Ask again with half as many calls, until it is known which are the guilty."""
         calls = [flight.batch.calls[index] for index in indexes]
-        parts = halves(calls)
-        if len(parts) == 1 or (flight.batch.asks and calls[0].user_id == calls[-1].user_id):
+        parts, rest = halves(calls)
+        if len(calls) == 1 or (flight.batch.asks and rest):
             for call in calls:
                 self._refuse(flight.page, call, refusal)
             return
+        flight.page.later += rest
         for part in reversed(parts):
             flight.page.waiting.extendleft(reversed(flight.page.pack(self._packer, part)))
 

@@ -42,8 +42,8 @@ class Api:
 
 
 def in_path(text: str) -> str:
-    """A user's id or email as one part of a path, whatever letters it has."""
-    return quote(text, safe="")
+    """A user's id or email as one part of a path, whatever letters it has; dots alone would mean a folder."""
+    return quote(text, safe="") if text.strip(".") else text.replace(".", "%2E")
 
 
 def clock_words(reply: Reply) -> str:

@@ -23,7 +23,7 @@ from audiencesync.destinations.richpanel_people import (
     is_own,
     saves,
 )
-from audiencesync.errors import AccountRefused, NotThere
+from audiencesync.errors import KeyRefused, NotThere
 from audiencesync.model import Call, Channel, Content, Packer, Person, Trait
 from audiencesync.schedule import Rate, RateLimit
 
@@ -109,17 +109,15 @@ class Richpanel(People):
                    secrets=(key, secret.get_secret_value() if secret else ""))
 
     def check(self) -> Iterator[str]:
-        """Ping with the key; raises AccountRefused with the place of the right one."""
+        """Ping with the key; raises KeyRefused with the place of the right one."""
         if self.transport == "events":
             yield from self._reach()
             return
         with closing(self.api()) as api:
             try:
                 reply = api.ask("GET /v1/ping", seconds=self.timeout.total_seconds())
-            except AccountRefused as error:
-                if error.status in (401, 403):
-                    raise AccountRefused(f"{error}; {RIGHT_KEY}", status=error.status) from error
-                raise
+            except KeyRefused as error:
+                raise KeyRefused(f"{error}; {RIGHT_KEY}", status=error.status) from error
         yield f"{urlsplit(self.base).hostname} answers and takes the key"
         if words := clock_words(reply):
             yield words

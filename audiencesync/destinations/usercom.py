@@ -14,7 +14,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from audiencesync.destinations.api import Api, clock_words
 from audiencesync.destinations.people import People, compact, one_word
 from audiencesync.destinations.usercom_people import UserComChannel, UserComPacker, ways_to, who
-from audiencesync.errors import AccountRefused, CallsRefused, NotThere, Unanswered
+from audiencesync.errors import AccountRefused, CallsRefused, KeyRefused, NotThere, Unanswered
 from audiencesync.model import Channel, Content, Packer, Person, Trait
 from audiencesync.schedule import Rate, RateLimit
 
@@ -113,15 +113,13 @@ class UserCom(People):
                            "> Domains", longest=LONGEST_REPLY)
 
     def check(self) -> Iterator[str]:
-        """Read the first attributes, which needs a valid key; raises AccountRefused with the place of the right one."""
+        """Read the first attributes, which needs a valid key; raises KeyRefused with the place of the right one."""
         odd = len(self.api_key.get_secret_value()) != KEY_LENGTH
         with closing(self.api()) as api:
             try:
                 reply = api.ask("GET /attributes/", seconds=self.timeout.total_seconds())
-            except AccountRefused as error:
-                if odd and error.status in (401, 403):
-                    raise AccountRefused(f"{error}; {RIGHT_KEY}", status=error.status) from error
-                raise
+            except KeyRefused as error:
+                raise KeyRefused(f"{error}; {RIGHT_KEY}" if odd else str(error), status=error.status) from error
         reply.json()
         yield f"{urlsplit(self.base).hostname} answers and takes the key"
         if odd:

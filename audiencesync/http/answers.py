@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from audiencesync.errors import AccountRefused, CallsRefused, NotThere, TakenAlready, Throttled, Unanswered
+from audiencesync.errors import AccountRefused, CallsRefused, KeyRefused, NotThere, TakenAlready, Throttled, Unanswered
 
 LONGEST_WAIT = 3600.0
 """Seconds; a server that asks for more is asked again after this."""
@@ -83,9 +83,9 @@ def judge(status: int, headers: Mapping[str, str], body: bytes, asked: Asked) ->
     if status in _CALLS:
         raise CallsRefused(text, status=status, body=body)
     if status == _NOT_THERE and asked.person:
-        raise NotThere(text, status=status)
+        raise NotThere(text, status=status, body=body)
     if status in _ACCOUNT:
-        raise AccountRefused(f"{text}; check {asked.account}", status=status, body=body)
+        raise KeyRefused(f"{text}; check {asked.account}", status=status, body=body)
     if status in _AGAIN or not 300 <= status < 500:
         raise Unanswered(text, status=status, wait=wait)
     if status < 400:

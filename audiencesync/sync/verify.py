@@ -37,8 +37,10 @@ class Verified(NamedTuple):
 
 
 def verify(project: Project, store: Store, name: str, *, sample: int) -> Verified:
-    """Compare about `sample` people. Raises UsageError where a destination cannot be read back, a DeliveryError, or
-    LeaseHeld while it is worked on, since its speed limits are shared.
+    """Compare about `sample` people, and forget whom the destination does not know any more.
+
+    Raises UsageError where a destination cannot be read back, a DeliveryError, or LeaseHeld while it is worked on,
+    since its speed limits are shared.
     """
     destination = project.destinations[name]
     if not destination.reads_back:
@@ -59,11 +61,17 @@ def _compare(project: Project, store: Store, name: str, sample: int, lease: leas
     destination = project.destinations[name]
     people, told, waiting = _told(project, store, name, sample)
     drift: list[Drift] = []
+    gone: set[str] = set()
     for person, held in destination.read_back(_paced(people, store, lease, allowed)):
+        if held is None:
+            gone |= set(person.known)
         for key, value in told[person.id_kind, person.user_id].items():
             found = None if held is None else held.get(key)
             if found is not True if value else found not in (False, None):
                 drift.append(Drift(person.user_id, key, value, found))
+    with store.write() as connection:
+        leases.guard(store, connection, lease)
+        identities.remember(store, connection, name, dict.fromkeys(gone, ""))
     return Verified(len(people), sum(map(len, told.values())), tuple(drift), tuple(waiting))
 
 
