@@ -239,3 +239,38 @@ def test_of_a_refused_row_it_is_found_which_trait_is_the_guilty_one() -> None:
     play.packer = RowPacker()  # type: ignore[assignment]
     assert play.play() == Stop(finished=True)
     assert {pair for pair, word in play.settled.items() if word != "accepted"} == {(user(2), 1)}
+
+
+class Sharing(ColumnPacker):
+    """Two users share each person: the first one told is the one who counts."""
+
+    in_turn = True
+
+    def pack_known(self, calls: Sequence[Call], known: Mapping[str, str]) -> Packed:
+        mine = [call for call in calls if known.get(self.person(call), call.user_id) == call.user_id]
+        other = tuple((call, Refusal("shared: no")) for call in calls if call not in mine)
+        return Packed(tuple(Batch((call,), b"!", "PUT /one") for call in mine[:1]), other, later=tuple(mine[1:]))
+
+    def person(self, call: Call) -> str:
+        return str(int(call.user_id[1:]) // 2)
+
+
+@pytest.mark.parametrize("page", [1, 2, 3, 8])
+def test_a_page_in_turn_knows_what_the_answers_to_the_one_before_it_taught(page: int) -> None:
+    packer = Sharing(5)
+    play = Play(8, page, 5, lambda _number, flight: Receipt(
+        learned={packer.person(call): call.user_id for call in flight.batch.calls}))
+    play.packer = packer
+    assert play.play() == Stop(finished=True)
+    assert {name for (name, _), word in play.settled.items() if word == "accepted"} == {user(at) for at in (0, 2, 4, 6)}
+
+
+def test_one_of_many_that_is_neither_taken_nor_refused_goes_alone_before_it_is_given_up() -> None:
+    def server(_number: int, flight: Flight) -> Answer:
+        receipt = healthy(0, flight)
+        unclear = [at for at, call in enumerate(flight.batch.calls) if call.user_id == user(1) and call.span]
+        return Receipt(again=unclear if len(flight.batch.calls) > 1 else (), learned=receipt.learned)
+
+    play = Play(9, 9, 50, server)
+    assert play.play() == Stop(finished=True)
+    assert set(play.settled.values()) == {"accepted"}

@@ -12,6 +12,8 @@ def halves(calls: Sequence[Call]) -> tuple[list[Sequence[Call]], Sequence[Call]]
 
     Of one user's calls only the first half is asked of now, and the others are given apart: he is under way once.
     """
+    if len(calls) == 1:
+        return [calls], ()
     middle = len(calls) // 2
     ends = [cut for cut in range(1, len(calls)) if calls[cut - 1].user_id != calls[cut].user_id]
     if not ends:

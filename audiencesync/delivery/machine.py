@@ -56,7 +56,7 @@ class Delivery:
         if page is None:
             self._ended = True
             return
-        ready = PageUnderWay(page.end, known=dict(known or {}))
+        ready = PageUnderWay(page.end, known={**(known or {}), **self._learned})
         ready.waiting.extend(ready.pack(self._packer, page.calls))
         self._unclaimed.append(ready)
 
@@ -161,8 +161,8 @@ class Delivery:
 
     def _wants_page(self) -> bool:
         under_way = sum(not page.answered for page in self._pages) + len(self._unclaimed)
-        return (not self._ended and under_way < self._concurrency + self._ahead
-                and len(self._pages) < 4 * self._concurrency)
+        most = 1 if self._packer.in_turn else self._concurrency + self._ahead
+        return not self._ended and under_way < most and len(self._pages) < 4 * self._concurrency
 
     def _commit(self) -> Commit:
         accepted: list[Call] = []
@@ -234,7 +234,7 @@ class Delivery:
         """Ask again with half as many calls, until it is known which are the guilty."""
         calls = [flight.batch.calls[index] for index in indexes]
         parts, rest = halves(calls)
-        if len(calls) == 1 or (flight.batch.asks and rest):
+        if len(flight.batch.calls) == 1 or (flight.batch.asks and rest):
             for call in calls:
                 self._refuse(flight.page, call, refusal)
             return
@@ -245,5 +245,5 @@ class Delivery:
     def _refuse(self, page: PageUnderWay, call: Call, refusal: Refusal) -> None:
         page.refused.append((call, refusal))
         self._refused += 1
-        if self._refused >= HOPELESS and not self._accepted:
+        if self._refused >= HOPELESS and not self._accepted and not page.accepted:
             self._stop = Stop(reason=f"every one of {self._refused} calls was refused: {refusal.reason}", pause=True)

@@ -91,6 +91,8 @@ class Member(NamedTuple):
 class RowPacker(Packer):
     """What both ways to find people share: columns to fields, rows to requests."""
 
+    in_turn = True
+
     def __init__(self, ways: Ways, content: Content) -> None:
         self.ways, self.envelopes = ways, content.envelopes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 
 class Call(NamedTuple):
@@ -114,7 +114,13 @@ class Channel(Protocol):
 
 
 class Packer(ABC):
-    """How the calls of one sync become requests; made once a sync, so that templates are built once."""
+    """How the calls of one sync become requests; made once a sync, so that templates are built once.
+
+    With `in_turn` a page is packed when the one before it is answered, since its answers say how: of two users who
+    share a name there, the second may be in a later page.
+    """
+
+    in_turn: ClassVar[bool] = False
 
     @abstractmethod
     def pack(self, calls: Sequence[Call]) -> Packed:

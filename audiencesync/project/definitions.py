@@ -158,10 +158,18 @@ def _check_needs(audience: Audience, document: Document, known: Mapping[str, Des
     for name in audience.destinations:
         destination = known.get(name)
         for column in destination.needs if destination else ():
-            if column not in audience.include:
+            if column not in audience.include and not _is_the_id(column, audience.sql):
                 document.mistake(("include",), f"destination {name!r} needs the column {column!r}", key=True,
                                  hint=f"write  include: [{', '.join([*audience.include, column])}]  in the header "
                                       "and select the column")
+
+
+def _is_the_id(column: str, sql: str) -> bool:
+    """Whether the column itself names the user, as far as the text tells: it speaks of none that would go before it."""
+    if column not in ID_COLUMNS:
+        return False
+    before = ID_COLUMNS[:ID_COLUMNS.index(column)]
+    return not re.search(rf"\b({'|'.join(before)})\b", sql, re.IGNORECASE)
 
 
 def _check_together(definitions: Sequence[Definition]) -> None:
