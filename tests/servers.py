@@ -43,7 +43,7 @@ class Recorder(Loopback):
             return Answer(404, b'{"message": "no such place"}')
         body = request.body
         if not self._authorized(request.headers):
-            return Answer(401, b'{"message": "invalid write key"}')
+            return Answer(401, b'{"code": "unauthorized", "message": "invalid write key"}')
         if request.headers.get("content-encoding") == "gzip":
             body = zlib.decompress(body, wbits=31)
         if len(body) > self.most_body:
@@ -189,7 +189,7 @@ def violations_of(call: Mapping[str, Any], raw: bytes, most: int = 32_000) -> li
     wrong = []
     if len(raw) > most:
         wrong.append(f"a call of {len(raw)} bytes")
-    ids = [call[name] for name in ("userId", "anonymousId") if name in call]
+    ids = [call[name] for name in ("userId", "anonymousId") if call.get(name) is not None]  # a client says null of one
     if not ids or not all(isinstance(value, str) and value for value in ids):
         wrong.append(f"ids {ids!r}")
     if not MESSAGE_ID.fullmatch(str(call.get("messageId"))):
@@ -204,7 +204,7 @@ def violations_of(call: Mapping[str, Any], raw: bytes, most: int = 32_000) -> li
 
 def user_of(call: Mapping[str, Any]) -> str:
     """The user a call is about."""
-    return str(call.get("userId", call.get("anonymousId")))
+    return str(call["userId"] if call.get("userId") is not None else call.get("anonymousId"))
 
 
 def key_of(call: Mapping[str, Any]) -> str:
@@ -215,7 +215,7 @@ def key_of(call: Mapping[str, Any]) -> str:
 def keys_of(call: Mapping[str, Any]) -> list[str]:
     """The audiences a call is about: one, or several that travel together."""
     personas = call.get("context", {}).get("personas", {})
-    return list(personas["computation_keys"]) if "computation_keys" in personas else [str(personas["computation_key"])]
+    return list(personas.get("computation_keys") or [str(personas.get("computation_key"))])
 
 
 def _items(body: bytes) -> list[bytes]:
