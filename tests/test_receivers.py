@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from audiencesync.destinations.receivers import RECEIVERS
 from audiencesync.destinations.segment import Segment
-from audiencesync.errors import AccountRefused, CallsRefused, DeliveryError, Throttled, Unanswered
+from audiencesync.errors import AccountRefused, CallsRefused, DeliveryError, KeyRefused, Throttled, Unanswered
 from audiencesync.model import Batch, Call, Destination
 from tests.contract import Limits, content
 from tests.loopback import Fault, Script
@@ -96,8 +96,8 @@ OK = Fault(body=b"OK")
     ("rudderstack", Fault(status=400, body=b"invalid json"), CallsRefused),
     ("rudderstack", Fault(status=400, body=b"request neither has anonymousId nor userId"), CallsRefused),
     ("rudderstack", Fault(status=400, body=b"empty batch payload"), CallsRefused),
-    ("rudderstack", Fault(status=401, body=b"invalid write key"), AccountRefused),
-    ("rudderstack", Fault(status=401, body=b"failed to read writekey from header"), AccountRefused),
+    ("rudderstack", Fault(status=401, body=b"invalid write key"), KeyRefused),
+    ("rudderstack", Fault(status=401, body=b"failed to read writekey from header"), KeyRefused),
     ("rudderstack", Fault(status=404, body=b"source is disabled"), AccountRefused),
     ("rudderstack", Fault(status=413, body=b"request size exceeds max limit"), CallsRefused),
     ("rudderstack", Fault(status=429, body=b"max requests limit reached"), Throttled),
@@ -107,10 +107,10 @@ OK = Fault(body=b"OK")
     ("jitsu", Fault(body=b'{"ok":false,"receivedEvents":2,"okEvents":1,"errors":["it broke"]}'), Unanswered),
     ("jitsu", OK, Unanswered),
     ("jitsu", Fault(status=204), Unanswered),
-    ("jitsu", Fault(status=401, body=b'{"error":"stream not found"}'), AccountRefused),
+    ("jitsu", Fault(status=401, body=b'{"error":"stream not found"}'), KeyRefused),
     ("dittofeed", Fault(status=204), None),
     ("dittofeed", OK, Unanswered),
-    ("dittofeed", Fault(status=401, body=b'{"message":"Invalid write key."}'), AccountRefused),
+    ("dittofeed", Fault(status=401, body=b'{"message":"Invalid write key."}'), KeyRefused),
     ("customerio", Fault(body=b'{"success":true}'), None),
     ("customerio", Fault(body=b""), None),
     ("customerio", Fault(status=429), Throttled),

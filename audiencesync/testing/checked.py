@@ -33,6 +33,7 @@ class Checked(Packer):
         self._read: Reader = read or (lambda _: None)
         self._packer = destination.packer(content)
         self.packs: list[Packed] = []
+        vars(self)["in_turn"] = self._packer.in_turn  # which is of the class it stands for
 
     def names(self, calls: Sequence[Call]) -> Iterable[str]:
         """The same names as the destination's."""
