@@ -18,7 +18,7 @@ from audiencesync.destinations.crisp_packer import CrispPacker
 from audiencesync.destinations.crisp_people import email_in, recall
 from audiencesync.destinations.crisp_requests import PER_PAGE, Desk, Plan
 from audiencesync.destinations.people import People, one_word
-from audiencesync.errors import AccountRefused, NotThere
+from audiencesync.errors import KeyRefused, NotThere
 from audiencesync.model import Call, Channel, Content, Packer, Person
 from audiencesync.schedule import Rate, RateLimit
 
@@ -120,21 +120,22 @@ class Crisp(People):
         basic = b64encode(f"{identifier}:{key}".encode()).decode()
         headers = {"Authorization": f"Basic {basic}", "X-Crisp-Tier": self.tier, "Content-Type": "application/json"}
         return Api(self.url or BASE, headers, secrets=(identifier, key, basic), longest=LONGEST_REPLY,
+                   address="url" if self.url else "website_id",
                    account="identifier, key and tier, that a plugin is installed on this very website, and that its "
                            "token may read and write website:people:profiles and website:people:data")
 
     def check(self) -> Iterator[str]:
-        """Read some people, for which it takes a token; raises AccountRefused with the place of the right one."""
+        """Read some people, for which it takes a token; raises KeyRefused with the place of the right one."""
         identifier, key = self.identifier.get_secret_value(), self.key.get_secret_value()
         if self.website_id in (identifier, key):
-            raise AccountRefused(f"identifier and key are not those of a token: {WHERE}")
+            raise KeyRefused(f"identifier and key are not those of a token: {WHERE}")
         odd = not (_is_uuid(identifier) and re.fullmatch(r"[0-9a-f]{64}", key))
         with closing(self.api()) as api:
             try:
                 reply = api.ask(f"GET /website/{self.website_id}/people/profiles/1", seconds=self._seconds)
-            except AccountRefused as error:
+            except KeyRefused as error:
                 if odd:
-                    raise AccountRefused(f"{error}; {WHERE}", status=error.status) from error
+                    raise KeyRefused(f"{error}; {WHERE}", status=error.status) from error
                 raise
         said_in(reply)
         yield f"api.crisp.chat takes the {self.tier} token" if self.url is None else f"{self.url} takes the token"

@@ -19,7 +19,9 @@ from audiencesync.model import Batch, Call, Packed, Packer
 
 
 class CrispPacker(Packer):
-    """Packs by a plan, which is all that a sync has in common."""
+    """Packs by a plan, which is all that a sync has in common; whose person another shares may be on a later page."""
+
+    in_turn = True
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan

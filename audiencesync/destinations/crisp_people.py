@@ -70,7 +70,7 @@ def name_of_holder(key: str, email: str) -> str:
 
 
 def name_of_sharing(user: str) -> str:
-    """Where it is remembered that others have the person of this user, too."""
+    """Where it is remembered, for ever, that others have or had the same person as this user."""
     return f"s:{user}"
 
 
@@ -79,14 +79,16 @@ def person_at(known: Mapping[str, str], email: str) -> str:
     return known.get(name_of_email(email), "").partition(" ")[0]
 
 
-def joined(known: Mapping[str, str], user: str, told: Remembered, person: str,
-           email: str) -> tuple[Remembered, Mapping[str, str]]:
-    """A user who has this person from now on, which somebody else may have as well; and what that teaches."""
+def joined(known: Mapping[str, str], user: str, told: Remembered, person: str, email: str,
+           others: Iterable[str] = ()) -> tuple[Remembered, Mapping[str, str]]:
+    """A user who has this person from now on, as the last one who came there and `others` may; and what that teaches.
+
+    Who came there before the last one is known to share by then.
+    """
     name = name_of_email(email)
-    other = known.get(name, "").partition(" ")[2]
+    same = {known.get(name, "").partition(" ")[2], *others} - {"", user}
     teaches = {name_of(user): person, name: f"{person} {user}"}
-    if other not in ("", user):
-        teaches |= {name_of_sharing(other): "1", name_of_sharing(user): "1"}
+    teaches |= {name_of_sharing(one): "1" for one in sorted((*same, user) if same else ())}
     return Remembered(person, email, gone=told.gone), teaches
 
 

@@ -60,7 +60,10 @@ class _Stranger(NamedTuple):
 
 @dataclass(slots=True)
 class Wave:
-    """What becomes of a page's calls now; `known` is what is known before, `people` are those told together."""
+    """What becomes of a page's calls now; `known` is what is known before, `people` are those told together.
+
+    `came` are the users who come to an email; to one that is `busy` nobody comes, since it may be another's afterwards.
+    """
 
     plan: Plan
     known: Mapping[str, str]
@@ -73,11 +76,12 @@ class Wave:
     people: dict[str, tuple[Remembered, Mapping[str, str]]] = field(default_factory=dict)
     claims: dict[tuple[str, str], str] = field(default_factory=dict)
     rivals: list[tuple[Call, str]] = field(default_factory=list)
-    came: dict[str, str] = field(default_factory=dict)
+    came: dict[str, list[str]] = field(default_factory=dict)
+    busy: set[str] = field(default_factory=set)
 
     def take(self, user: str, calls: Sequence[Call]) -> None:
         """The next step of one user. A false for somebody for whom nothing is held there needs none."""
-        told, sharing = recall(self.known, user), bool(self.known.get(name_of_sharing(user)))
+        told, sharing = recall(self.known, user), name_of_sharing(user) in self.known
         members = [call for call in calls if call.value]
         left = [call for call in calls if not call.value and told.id
                 and (not sharing or self.plan.keys[call.span] in told.keys)]
@@ -89,7 +93,10 @@ class Wave:
         elif not email:
             self.refused += ((call, NO_EMAIL) for call in members)
             self._tell(user, told, {}, [], left, columns)
+        elif email in self.busy:
+            self.later += (*members, *left)
         elif told.id:
+            sharing = sharing or told.email in self.came
             self._follow(_Stranger(user, email, members, columns, told), left, sharing=sharing)
         elif person := person_at(self.known, email):
             self._tell(user, *self._joined(user, told, person, email), members, left, columns)
@@ -140,12 +147,10 @@ class Wave:
         return {name_of_email(email): email if self.plan.by_email else f"{TAKEN}{self.plan.tag}"}
 
     def _ask(self, who: _Stranger, left: Sequence[Call]) -> None:
-        """Have it found out who has this email; whoever has the same one waits for the answer."""
+        """Have it found out who has this email."""
         self.later += left
-        if who.email in self.strangers:
-            self.later += who.calls
-        else:
-            self.strangers[who.email] = who
+        self.busy.add(who.email)
+        self.strangers[who.email] = who
 
     def _find_or_create(self, who: _Stranger) -> Request:
         name = name_of_email(who.email)
@@ -160,10 +165,10 @@ class Wave:
         return self.plan.desk.create(who.calls, who.email, who.columns.person, teaches, self._taken(who.email))
 
     def _joined(self, user: str, told: Remembered, person: str, email: str) -> tuple[Remembered, Mapping[str, str]]:
-        """As `joined`, and whoever comes to this email after him in this wave knows of him."""
-        new, teaches = joined(self.came if name_of_email(email) in self.came else self.known, user, told, person, email)
-        self.came[name_of_email(email)] = teaches[name_of_email(email)]
-        return new, teaches
+        """As `joined`, of those as well who come to this email before him in this wave."""
+        came = self.came.setdefault(email, [])
+        came.append(user)
+        return joined(self.known, user, told, person, email, came)
 
     def _follow(self, who: _Stranger, left: Sequence[Call], *, sharing: bool) -> None:
         """Somebody's email has changed: his person follows, unless others share it or another has that email.
@@ -176,20 +181,20 @@ class Wave:
             self._tell(user, *moved(self.known, user, told, email), who.calls, left, who.columns)
         elif there:
             new, joins = self._joined(user, told, there, email)
-            leaves = {**released(told), name_of_sharing(user): ""}
-            if not sharing:
-                leaves[name_of_email(told.email)] = told.id
-            taught = {**leaves, **joins, **memo(user, new)}
+            alone = {} if sharing else {name_of_email(told.email): told.id}
+            taught = {**released(told), **alone, **joins, **memo(user, new)}
             if told.keys:
                 self.later += left
                 self.batches.append(self.plan.desk.data(who.calls, told.id, dict.fromkeys(told.keys, False), asks=True,
                                                         teaches=taught, missing=taught))
             else:
-                self._tell(user, new, taught, who.calls, left, who.columns)
+                self.done += left  # at this person nothing is held for him
+                self._tell(user, new, taught, who.calls, [], who.columns)
         elif sharing or self._marked(TAKEN, email):
             self._ask(who, left)
         else:
             self.later += left
+            self.busy |= {told.email, email}
             new, moves = moved(self.known, user, told, email)
             body: dict[str, object] = {"email": email}
             if who.columns.profile_digest not in ("", told.profile):
@@ -222,15 +227,14 @@ class Wave:
                 **self._without(user, told)))
             return
         alone = not self.plan.bulk or (trues and columns.data_digest not in ("", told.data))
-        going = mine if alone else mine[:1]
-        self.claims |= {(self.plan.keys[call.span], told.email): user for call in going if call.value}
+        self.claims |= {(self.plan.keys[call.span], told.email): user for call in trues}
         if alone:
             new = told._replace(data=columns.data_digest) if trues else told
             data = {**(columns.data if trues else {}), **{self.plan.keys[call.span]: call.value for call in mine}}
             self.batches.append(self.plan.desk.data(mine, told.id, data, **self._without(user, told),
                                                     teaches={**teaches, **self._taught(user, new, mine)}))
         else:
-            self.together += going
+            self.together.append(mine[0])
             self.later += mine[1:]
             self.people[user] = told, teaches
 

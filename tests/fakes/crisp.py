@@ -175,7 +175,7 @@ class CrispFake(Fake):
             if self.searches == "understood":
                 filters = orjson.loads(query["search_filter"])
                 wanted = {value for one in filters for value in one["query"]}
-                assert query["search_operator"] == "or" or len(filters) == 1
+                assert len(filters) == 1 or query["search_operator"] == "or"
                 assert all((one["model"], one["criterion"], one["operator"]) == ("people", "email", "eq")
                            for one in filters)
                 found = [person for email in sorted(wanted) if (person := self._find(email))]
