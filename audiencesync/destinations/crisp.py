@@ -39,7 +39,7 @@ class Crisp(People):
     """Custom data of people, who are found by their email, since Crisp keeps no id of ours.
 
     Members who are new to us are searched for together, and those whom Crisp does not show are created. Where it then
-    says that the email is taken, the person is asked for. Whoever is known is told with others by `batch/data`. Included
+    says that the email is taken, the person is asked for. Whoever is known is told with others by `batch/data`. The
     columns `name` (or `first_name` and `last_name`), `phone`, `avatar`, `gender` and `address` become fields of the
     person, others custom data; they are sent when they change, by requests of the user's own. When an email changes,
     the person has it changed, too; where other users share him, or another has that email, the user leaves him.
