@@ -241,7 +241,7 @@ class _Channel(Channel):
             return receipt
         if not is_answer(reply.body):
             raise Unanswered(f"the answer {reply.status} is none of Planhat's, so it says nothing", status=reply.status)
-        receipt = read(reply.body, reply.status, batch, quote, ok=True)
+        receipt = read(reply.body, reply.status, batch, quote, ok=True, partial=reply.partial)
         assert receipt is not None
         return replace(receipt, wait=reply.wait)
 

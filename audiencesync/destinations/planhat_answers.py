@@ -41,11 +41,12 @@ class _Reading:
 
 
 def read(body: bytes, status: int | None, batch: Rows, quote: Callable[[str], str], *, ok: bool,
-         account: bool = False) -> Receipt | None:
+         account: bool = False, partial: bool = True) -> Receipt | None:
     """The receipt of an answer; None when it tells nothing of single rows.
 
-    `ok` says that it is no error's answer, `account` that it is one which may concern the account; `quote` makes a
-    server's words fit for a report.
+    `ok` says that it is no error's answer, `account` that it is one which may concern the account, `partial` that some
+    rows may not be done though nothing names them (http response codes: 200 means all); `quote` makes a server's words
+    fit for a report.
     """
     said = _parsed(body)
     if said is None:
@@ -59,7 +60,9 @@ def read(body: bytes, status: int | None, batch: Rows, quote: Callable[[str], st
         return None
     left = [row for row in rows if row not in seen.taken and row not in seen.wrong and row not in seen.doubted]
     clear = ok and not seen.nameless and not seen.doubted
-    if clear and left and _explained(said, len(left), len(rows) - len(seen.wrong), quiet=not seen.wrong):
+    quiet = not seen.wrong
+    if clear and left and ((quiet and not partial) or _explained(said, len(left), len(rows) - len(seen.wrong),
+                                                                 quiet=quiet)):
         seen.taken |= dict.fromkeys(left, "")
         left = []
     return _receipt(batch, seen, {*left, *seen.doubted}, status, quote)

@@ -76,6 +76,13 @@ class ByEmail(RowPacker):
             if call.value and (email := self.email(call)):
                 yield from (f"o:{self.key(call)}:{email}", f"i:{email}")
 
+    def more_names(self, calls: Sequence[Call], known: Mapping[str, str]) -> Iterable[str]:
+        """Whose all the traits are of an enduser whom a changed email would take along."""
+        for call in calls:
+            there = self._held(call, known) if call.value else None
+            if there is not None and self.email(call) not in ("", there.email):
+                yield from (f"o:{key}:{there.email}" for key in self.all_keys)
+
     def pack_known(self, calls: Sequence[Call], known: Mapping[str, str]) -> Packed:
         """Exits first, so that whoever shares an email with one who leaves can have the trait after him."""
         wave = _Wave()
@@ -101,11 +108,15 @@ class ByEmail(RowPacker):
         return "" if owner == call.user_id else owner
 
     def _elsewhere(self, call: Call, known: Mapping[str, str]) -> Held | None:
-        """Whom a member was told to under another email; he is left at once where somebody else is told at the new."""
-        there = self._held(call, known) if call.value else None
+        """Whom a member was told to under another email.
+
+        He is left at once where somebody else is told at the new one, or has a trait of this enduser as well.
+        """
+        user, there = call.user_id, self._held(call, known) if call.value else None
         if there is None or self.email(call) in ("", there.email):
             return None
-        return there._replace(leave=there.leave or bool(self._owner(call, known)))
+        others = any(known.get(f"o:{key}:{there.email}", user) not in ("", user) for key in self.all_keys)
+        return there._replace(leave=there.leave or others or bool(self._owner(call, known)))
 
     def _forgotten(self, calls: Iterable[Call], email: str) -> dict[str, str]:
         return {name: "" for call in calls

@@ -95,6 +95,7 @@ class RowPacker(Packer):
 
     def __init__(self, ways: Ways, content: Content) -> None:
         self.ways, self.envelopes = ways, content.envelopes
+        self.all_keys = sorted({*content.keys, *(one.key for one in content.envelopes)})
 
     def pack(self, calls: Sequence[Call]) -> Packed:
         """As with nothing known."""

@@ -41,6 +41,11 @@ class Reply(NamedTuple):
     wait: float | None = None
     skew: float | None = None
 
+    @property
+    def partial(self) -> bool:
+        """Whether it says that only a part may have been done, as 206 and 207 do."""
+        return self.status in (206, 207)
+
     def json(self) -> Any:
         """The body; raises Unanswered when it is no JSON, since then nobody knows what was done."""
         try:

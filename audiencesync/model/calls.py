@@ -134,6 +134,11 @@ class Packer(ABC):
         del calls
         return ()
 
+    def more_names(self, calls: Sequence[Call], known: Mapping[str, str]) -> Iterable[str]:
+        """What else it wants to know of these calls, now that it knows what stands under their names."""
+        del calls, known
+        return ()
+
     def pack_known(self, calls: Sequence[Call], known: Mapping[str, str]) -> Packed:
         """As `pack`, with what is remembered under the names asked for and what this page's answers taught."""
         del known

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from sqlalchemy import Connection, delete, insert, select
 
+from audiencesync.model import Call, Packer
 from audiencesync.store.connect import Store
 from audiencesync.store.tables import identities
 
@@ -19,6 +20,12 @@ def known(store: Store, destination: str, names: Iterable[str]) -> dict[str, str
         identities.c.destination == destination, identities.c.name.in_(store.backend.array("names")))
     with store.read() as connection:
         return {row.name: row.value for row in connection.execute(query, store.backend.parameters("names", asked))}
+
+
+def of_page(store: Store, destination: str, packer: Packer, calls: Sequence[Call]) -> dict[str, str]:
+    """All that a packer wants to know of these calls."""
+    found = known(store, destination, packer.names(calls))
+    return found | known(store, destination, packer.more_names(calls, found))
 
 
 def remember(store: Store, connection: Connection, destination: str, learned: Mapping[str, str]) -> None:

@@ -103,7 +103,7 @@ def _count(store: Store, tally: _Tally, desk: Desk, sync: Sync, pages: Iterable[
     packer = desk.settings.packer(sync.content)
     tally.values = Counter()
     for page in pages:
-        known = identities.known(store, desk.name, packer.names(page.calls))
+        known = identities.of_page(store, desk.name, packer, page.calls)
         tally.cost = tally.cost.plus(rehearse(packer, page.calls, known))
         tally.calls += len(page.calls)
         tally.values.update((call.span, call.value) for call in page.calls)

@@ -90,8 +90,8 @@ class Transit:
             yield Tick(sync.destination, sync.mode, sync.sent + sync.rejected + told, sync.total)
 
     def _offer(self, machine: Delivery, packer: Packer, page: Page | None) -> None:
-        names = packer.names(page.calls) if page is not None else ()
-        machine.offer(page, identities.known(self.store, self.sync.destination, names))
+        known = identities.of_page(self.store, self.sync.destination, packer, page.calls) if page else {}
+        machine.offer(page, known)
 
     def _attend(self, machine: Delivery) -> None:
         """Take what has arrived, keep the lease, and see whether something else goes first."""

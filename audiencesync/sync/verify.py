@@ -96,7 +96,7 @@ def _told(project: Project, store: Store, name: str, sample: int) -> tuple[list[
             call = Call(one.user_id, 0, one.value, one.included)
             told.setdefault((kind, one.user_id), {})[due.key] = one.value
             before = people.get((kind, one.user_id))
-            remembered = identities.known(store, name, packer.names([call]))
+            remembered = identities.of_page(store, name, packer, [call])
             people[kind, one.user_id] = Person(
                 one.user_id, kind, one.included or (before.included if before else None),
                 {**(before.known if before else {}), **remembered})

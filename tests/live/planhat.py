@@ -130,14 +130,6 @@ def undeclared_custom_fields(talk: Talk) -> str:
     return "taken" if talk.has(name, key) else "dropped"
 
 
-def unchanged_rows(talk: Talk) -> str:
-    """Whether an answer accounts for a row that changes nothing, as all rows of a backfill may be."""
-    talk.keys()
-    name = someone(talk)
-    talk.tell(name)
-    return "unexplained" if talk.tell(name).again else "explained"
-
-
 NO_SETTING = "no setting helps, the destination has to learn it"
 
 ACCOUNT = Account("PLANHAT", Planhat, (
@@ -151,8 +143,6 @@ ACCOUNT = Account("PLANHAT", Planhat, (
         "another": "no field of endusers is there to tell: make one in Planhat, and set it to what its parent says"}),
     Question(undeclared_custom_fields, "include", "taken", wrong={
         "refused": "declare a custom field for each included column, or leave it out"}),
-    Question(unchanged_rows, assumes="explained", wrong={
-        "unexplained": f"whoever has a value already is rejected as unclear_answer; {NO_SETTING}"}),
 ), required={"TOKEN": "api_token"}, optional={"SUBDOMAIN": "subdomain"}, extras=("COMPANY",))
 """Planhat; people are made in the company with the external id COMPANY, unless their email's domain has one."""
 

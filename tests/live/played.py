@@ -112,8 +112,6 @@ for question, fake, played in (
         ({}, "EndUser"), (fields("EndUser"), "EndUser"), (fields("enduser"), "enduser"),
         ({"parent": "End User", "strict_parent": True}, "another")]),
     (planhat.undeclared_custom_fields, PlanhatFake, [({}, "taken"), ({"undeclared": False}, "refused")]),
-    (planhat.unchanged_rows, PlanhatFake, [
-        ({}, "explained"), ({"echoes": False}, "explained"), ({"counts": False}, "unexplained")]),
     (usercom.ids_of_a_mass_update, Forgetful, [
         ({}, "100"), ({"most": None}, "1000 or more"), ({"most": 30}, "30"), ({"most": 1}, "1"),
         ({"unknown_ids": "refuse"}, "100 or more"), ({"unknown_ids": "refuse", "most": 30}, "30")]),
