@@ -21,7 +21,7 @@ from audiencesync.alerts import message
 from audiencesync.cli import COMMANDS, cli
 from audiencesync.cli.context import Session
 from audiencesync.destinations import registry
-from audiencesync.model import ALERTS, Destination, Trouble
+from audiencesync.model import ALERTS, Trouble
 from audiencesync.naming import key_of
 from audiencesync.project import load
 from audiencesync.project.check import check_sql
@@ -29,6 +29,7 @@ from audiencesync.project.settings import Guard, Header, ProjectFile
 from audiencesync.report.outcomes import ORDER
 from audiencesync.schedule import show_duration
 from audiencesync.service.metrics import AudienceFacts, DestinationFacts, Facts, Metrics, StandingFacts
+from tests import destination_pages
 from tests.commands import Shop
 from tests.documents import HOUSE, PAGES, README, anchors, blocks, everything_typed, part, prose, rows
 
@@ -139,11 +140,25 @@ def test_every_key_of_a_header_is_described_with_its_default() -> None:
 
 
 def test_every_setting_of_every_destination_is_described_with_its_default() -> None:
-    shared = dict(settings(Destination))
-    assert described("Every destination") == {"type": "required", **shared}
+    assert described("Every destination") == {"type": "required", **destination_pages.defaults(destination_pages.Plain)}
     for name, kind in registry().items():
-        own = {field: default for field, default in settings(kind) if shared.get(field) != default}
-        assert described(f"`type: {name}`") == own
+        assert described(f"`type: {name}`") == destination_pages.own(kind)
+
+
+def test_the_part_on_destinations_is_made_from_their_classes() -> None:
+    assert destination_pages.written(README) == README, "python -m tests.destination_pages"
+
+
+@pytest.mark.parametrize("name", list(registry()))
+def test_the_least_file_of_each_destination_is_valid(name: str, tmp_path: Path) -> None:
+    main = destination_pages.minimal(registry()[name])
+    shop = Shop(tmp_path / "shop", "sqlite:///state.db", main=main)
+    shop.environment |= dict.fromkeys(re.findall(r"\$\{(\w+)\}", main), "s3cret")
+    shop.environment["WAREHOUSE_URL"] = "sqlite:///shop.db"
+    shop.write("audiences/buyers.sql", "/* audiencesync\ninclude: [email]\n*/\n"
+               "SELECT user_id, 'a@b.co' AS email FROM orders WHERE at <= :now\n")
+    said = shop.run("validate")
+    assert said.code == 0, said.out + said.err
 
 
 def test_every_exit_code_is_told() -> None:
