@@ -137,7 +137,7 @@ def test_tests_need_nothing_that_the_test_extra_does_not_install() -> None:
               for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) for name in imported(node)} - ours
     known = {"sqlalchemy", "alembic", "httpx", "inflection", "click", "pydantic", "yaml", "sqlglot", "orjson", "rich",
              "dotenv", "psycopg", "duckdb", "pytz", "pytest", "hypothesis", "structlog", "prometheus_client",
-             "apscheduler", "cronsim"}
+             "apscheduler", "cronsim", "segment", "crisp_api"}
     assert wanted <= known, f"no extra in pyproject.toml installs {', '.join(sorted(wanted - known))}"
 
 
