@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 
 import orjson
 import pytest
@@ -16,6 +17,7 @@ from audiencesync.model import Batch, Call, Destination, Envelope
 from audiencesync.schedule import RateLimit
 from tests.contract import SECRET, HttpDestinationContract, Limits, content, envelope
 from tests.loopback import Fault, Script
+from tests.projects import Premises, Stopped, stopping_at
 from tests.servers import Recorder, keys_of, user_of
 
 KEY = str(Segment.example["write_key"])
@@ -154,6 +156,30 @@ def test_coalesced_pages_are_as_long_as_a_body_of_them_and_the_shape_is_a_row() 
     assert made.page > plain.page == Segment.page
     assert made.model_copy() == made != plain
     assert (made.model_copy().page, set(made.model_dump())) == (made.page, set(Segment.model_fields))
+
+
+def test_a_sync_of_three_audiences_tells_each_user_once_whoever_is_refused_and_whenever_it_ends(
+        tmp_path: Path, state_url: str) -> None:
+    users = [f"u{number:03}" for number in range(60)]
+    with Recorder(refuse=["u007"]) as server:
+        premises = Premises(tmp_path, state_url, {"segment": server}, "a", "b", "c", coalesce=True)
+        for step, key in enumerate("abc", 1):
+            premises.members(key, users[::step])
+        with stopping_at("page.acknowledged"), pytest.raises(Stopped):
+            premises.sync()
+        premises.sync()
+        premises.sync()
+        held = {(key, user): True for step, key in enumerate("abc", 1) for user in users[::step] if user != "u007"}
+        assert server.told() == held
+        assert len(server.unique_calls) == len(users) - 1
+        server.refuse.clear()
+        premises.members("a", users[1:])
+        premises.members("b", [])
+        premises.sync()
+        assert server.told() == held | {("a", "u007"): True, ("a", "u000"): False} | {
+            ("b", user): False for user in users[::2]}
+        assert server.violations == []
+        assert server.changed_message_ids() == []
 
 
 def test_the_body_is_the_documented_one_to_the_letter() -> None:

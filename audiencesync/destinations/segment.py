@@ -20,8 +20,8 @@ EU = "https://events.eu1.segmentapis.com/v1/batch"
 
 OWN_HOSTS = ("segment.io", "segment.com", "segmentapis.com")
 
-MERGED_PAGE = 2500
-"""Calls to a page where several travel in one: about what one body holds of users with three traits."""
+MERGED = 8 / 3
+"""How much longer pages are where several calls travel in one: a body is as full then of users with three traits."""
 
 
 class Segment(Destination):
@@ -83,7 +83,7 @@ class Segment(Destination):
         """With `coalesce` this one, unlike its class, sends rows, and pages of as many calls as fill a body then."""
         del context
         if self.coalesce:
-            vars(self).update(shape="row", page=MERGED_PAGE)
+            vars(self).update(shape="row", page=int(type(self).page * MERGED))
 
     @property
     def address(self) -> str:
