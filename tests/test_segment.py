@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import orjson
@@ -161,8 +161,9 @@ def test_coalesced_pages_are_as_long_as_a_body_of_them_and_the_shape_is_a_row() 
 def test_a_sync_of_three_audiences_tells_each_user_once_whoever_is_refused_and_whenever_it_ends(
         tmp_path: Path, state_url: str) -> None:
     users = [f"u{number:03}" for number in range(60)]
-    with Recorder(refuse=["u007"]) as server:
+    with Recorder(refuse=["u007"]) as server, ExitStack() as stack:
         premises = Premises(tmp_path, state_url, {"segment": server}, "a", "b", "c", coalesce=True)
+        stack.callback(premises.store.close)
         for step, key in enumerate("abc", 1):
             premises.members(key, users[::step])
         with stopping_at("page.acknowledged"), pytest.raises(Stopped):
