@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from audiencesync import __version__
 from audiencesync.cli.context import Session, state_exists
-from audiencesync.errors import AudiencesyncError, DeliveryError
+from audiencesync.errors import AccountRefused, AudiencesyncError, CallsRefused, DeliveryError
 from audiencesync.model import Destination
 from audiencesync.report import counted
 
 if TYPE_CHECKING:
+    from audiencesync.model import Audience
     from audiencesync.store.connect import Store
 
-TRY_LATER = 75
+MEND, TRY_LATER = 2, 75
+
+REFUSED = (AccountRefused, CallsRefused)
+"""What does not pass by itself: somebody has to mend the project, or the destination."""
 
 
 class Check(NamedTuple):
@@ -40,13 +44,14 @@ def examine(session: Session, *, fix: bool = False) -> list[Check]:
     checks += found
     if any(check.status == "fail" for check in found):
         return checks
-    checks += _guarded("state", partial(_state, session))
-    checks += _guarded("source", partial(_source, session))
+    found = _guarded("state", partial(_state, session))
+    checks += found + _guarded("source", partial(_source, session))
+    sound = all(check.status != "fail" for check in found)
     for name, destination in session.project.destinations.items():
-        checks += _guarded(name, partial(_destination, name, destination))
-        if all(check.status != "fail" for check in checks if check.name == name):
-            checks += _guarded(name, partial(_fields, session, name, destination, fix=fix))
-            checks += _guarded(name, partial(_initial_syncs, session, name))
+        reached = _guarded(name, partial(_destination, name, destination))
+        checks += reached
+        if all(check.status != "fail" for check in reached):
+            checks += _guarded(name, partial(_needs, session, name, destination, fix=fix, sound=sound))
     return checks
 
 
@@ -55,7 +60,7 @@ def _guarded(name: str, look: Callable[[], Iterator[Check]]) -> list[Check]:
     try:
         checks.extend(look())
     except DeliveryError as error:
-        checks.append(Check("fail", name, str(error), TRY_LATER))
+        checks.append(Check("fail", name, str(error), MEND if isinstance(error, REFUSED) else TRY_LATER))
     except AudiencesyncError as error:
         checks.append(Check("fail", name, str(error), error.exit_code))
     return checks
@@ -81,12 +86,14 @@ def _state(session: Session) -> Iterator[Check]:
     from audiencesync.sync.standing import overview
 
     if not state_exists(session.project.state):
-        yield Check("ok", "state", "there is none yet; the first sync makes it")
+        yield _no_state(session, "there is none yet; the first sync makes it")
         return
     store = Store.open(session.project.state, create=False)
     try:
         found = migrate.check(store)
-        if found == "behind":
+        if found == "empty" and session.project.state_must_exist:
+            yield _no_state(session)
+        elif found == "behind":
             yield Check("warn", "state", "written by an older version; the next sync migrates it, or: "
                                          "audiencesync db upgrade")
         else:
@@ -105,6 +112,13 @@ def _state(session: Session) -> Iterator[Check]:
         store.close()
 
 
+def _no_state(session: Session, words: str = "") -> Check:
+    if session.project.state_must_exist:
+        return Check("fail", "state", "there is none, and state_must_exist forbids to begin one: is its disk mounted? "
+                                      "The very first one is made by: audiencesync db upgrade", TRY_LATER)
+    return Check("ok", "state", words)
+
+
 def _source(session: Session) -> Iterator[Check]:
     from audiencesync.source import open_source
 
@@ -119,46 +133,52 @@ def _destination(name: str, destination: Destination) -> Iterator[Check]:
     yield from _lines(name, destination.check())
 
 
-def _fields(session: Session, name: str, destination: Destination, *, fix: bool) -> Iterator[Check]:
+def _needs(session: Session, name: str, destination: Destination, *, fix: bool, sound: bool) -> Iterator[Check]:
+    """The fields of a destination, and its initial syncs; a state that is not `sound` tells nothing of either."""
+    audiences = [audience for audience in session.project.audiences if name in audience.destinations]
+    with _standing(session, sound=sound) as (store, known):
+        yield from _fields(store, name, destination, audiences, fix=fix)
+        if known:
+            yield from _initial_syncs(session, store, name, audiences)
+
+
+def _fields(store: Store | None, name: str, destination: Destination, audiences: Sequence[Audience], *,
+            fix: bool) -> Iterator[Check]:
     """What a destination has to know of each key before it can be told."""
     from audiencesync.sync.preflight import declare
 
-    audiences = [audience for audience in session.project.audiences if name in audience.destinations]
-    with _ready(session) as store:
-        for field in declare(store, name, destination, audiences, fix=fix):
-            if field.status == "missing":
-                help_ = "the next sync declares it" if getattr(destination, "create_fields", True) else \
-                    "audiencesync doctor --fix declares it"
-                yield Check("warn", name, f"{field.words}; {help_}")
-            else:
-                wrong = field.status == "wrong"
-                yield Check("fail" if wrong else "ok", name, field.words, 2 if wrong else 0)
+    for field in declare(store, name, destination, audiences, fix=fix):
+        words = f"{field.name}: {field.words}"
+        if field.status == "wrong" or (field.status == "missing" and fix):
+            yield Check("fail", name, words, MEND)
+        else:
+            yield Check("warn" if field.status == "missing" else "ok", name, words)
 
 
-def _initial_syncs(session: Session, name: str) -> Iterator[Check]:
+def _initial_syncs(session: Session, store: Store | None, name: str, audiences: Sequence[Audience]) -> Iterator[Check]:
     from audiencesync.report.words import lasting
     from audiencesync.sync.preflight import initial_syncs
 
-    audiences = [audience for audience in session.project.audiences if name in audience.destinations]
-    with session.reading() as store:
-        for one in initial_syncs(session.project, store, name, audiences):
-            time = "as long as it takes to answer" if one.seconds is None else f"{lasting(one.seconds)} at {one.limits}"
-            who = ("" if one.run else "not run yet: for each ") + counted(one.members, "member")
-            yield Check("ok", name, f"the initial sync of {one.key} ({who}) takes "
-                                    f"{counted(one.requests, 'request')}, {time}")
+    before = {"new": "not run yet: for each ", "begun": "begun, with another ", "ready": ""}
+    for one in initial_syncs(session.project, store, name, audiences):
+        time = "as long as it takes to answer" if one.seconds is None else f"{lasting(one.seconds)} at {one.limits}"
+        who = f"the initial sync of {one.key} ({before[one.known]}{counted(one.members, 'member')}) takes" \
+            if one.key else "these initial syncs together take"
+        yield Check("ok", name, f"{who} {counted(one.requests, 'request')}, {time}")
 
 
 @contextmanager
-def _ready(session: Session) -> Iterator[Store | None]:
-    """The state where there is one that this version understands; None elsewhere."""
+def _standing(session: Session, *, sound: bool) -> Iterator[tuple[Store | None, bool]]:
+    """The state that this version understands, None where there is none; and whether it is known what was told."""
     from audiencesync.store import migrate
     from audiencesync.store.connect import Store
 
-    if not state_exists(session.project.state):
-        yield None
+    if not sound or not state_exists(session.project.state):
+        yield None, sound
         return
     store = Store.open(session.project.state, create=False)
     try:
-        yield store if migrate.check(store) == "ready" else None
+        found = migrate.check(store)
+        yield (store if found == "ready" else None), found != "behind"
     finally:
         store.close()

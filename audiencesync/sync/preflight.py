@@ -11,7 +11,7 @@ import orjson
 from audiencesync.delivery import Cost, page_size, rehearse
 from audiencesync.model import Audience, Call, Content, Destination, Project, Trait
 from audiencesync.schedule import show_rates
-from audiencesync.store import runs
+from audiencesync.store import identities, runs, syncs
 from audiencesync.store.connect import Store
 from audiencesync.store.positions import NOWHERE, known_positions
 from audiencesync.sync import fields
@@ -20,15 +20,18 @@ from audiencesync.sync.envelopes import envelope
 SAMPLE = 1000
 """Made-up members whose requests are counted; more would only be more of the same."""
 
+FIX = "audiencesync doctor --fix"
+
 
 class Estimate(NamedTuple):
     """An initial sync that is still to come: members, requests, seconds (None: no limit), the limits in words.
 
-    Before the first run nobody knows the members; then it is of a thousand.
+    `known` is new, of which nobody knows the members, so that it is of a thousand; ready; or begun, of which those are
+    meant who are still to be told. Without a key it is all of them together.
     """
 
     key: str
-    run: bool
+    known: str
     members: int
     requests: int
     seconds: float | None
@@ -39,31 +42,70 @@ def declare(store: Store | None, name: str, destination: Destination, audiences:
             fix: bool) -> Iterator[Trait]:
     """How the fields of these audiences stand, made where they are missing and `fix` says so. Raises a DeliveryError.
 
-    What is found is remembered where there is a state, so that a sync need not look again.
+    What is found or made then is remembered where there is a state, so that a sync need not look again; also what was
+    made before an error. Where ids are of a kind that nobody is known by there, that is as if the field were wrong.
     """
-    found = list(destination.prepare([audience.key for audience in audiences], create=fix))
-    if fix and store is not None:
-        fields.note(store, name, found)
-    return iter(found)
+    keys = [audience.key for audience in audiences]
+    seen = identities.known(store, name, [f"field:{key}" for key in keys]) if store else {}
+    found: list[Trait] = []
+    try:
+        for field in destination.prepare(keys, create=fix):
+            found.append(field)
+            yield field if field.status != "missing" or fix else field._replace(
+                words=f"{field.words}; {_help(destination, seen=f'field:{field.name}' in seen)}")
+    finally:
+        if fix and store is not None:
+            fields.note(store, name, found)
+    kinds = {key: due.id_kind for key, due in (runs.latest(store, keys) if store else {}).items()}
+    strange = {key: kind for key, kind in kinds.items() if kind is not None and kind not in destination.id_kinds}
+    if store and strange:
+        yield from (Trait(key, "wrong", why) for key, why in fields.unfit(store, name, destination, strange).items())
 
 
-def initial_syncs(project: Project, store: Store, name: str, audiences: Sequence[Audience]) -> Iterator[Estimate]:
-    """What the initial syncs would cost that this destination has not had, by the members of the last runs."""
-    destination, stands = project.destinations[name], known_positions(store, name)
-    known = runs.latest(store, [audience.key for audience in audiences])
+def _help(destination: Destination, *, seen: bool) -> str:
+    """Who declares a missing field: a sync looks once, before a key is sent the first time."""
+    if seen:
+        return f"it was there when a sync looked, and none looks again: {FIX}"
+    makes = getattr(destination, "create_fields", True)
+    return f"{'the next sync declares it, or' if makes else 'to declare it'}: {FIX}"
+
+
+def initial_syncs(project: Project, store: Store | None, name: str, audiences: Sequence[Audience]) -> list[Estimate]:
+    """What the initial syncs would cost that this destination has not had, by the members of the last runs.
+
+    Without a store nothing was run yet. Of several there is one more, which is all of them together.
+    """
+    destination = project.destinations[name]
+    limits, quota = destination.limits(), destination.quota()
+    said = " and ".join(filter(None, (show_rates(limits), f"{quota:,} requests a day" if quota else "")))
+    known = runs.latest(store, [audience.key for audience in audiences]) if store else {}
+    stands, begun = (known_positions(store, name), _begun(store, name)) if store else ({}, {})
+    found, total, everybody = [], Cost(), 0
     for audience in audiences:
         due = known.get(audience.key)
         if due is not None and (due.retired or stands.get(due.computation_id, NOWHERE).run):
             continue
-        run = due.run if due is not None else None
-        members = run.members if run is not None else SAMPLE
         kind = str(due.id_kind) if due is not None and due.id_kind else destination.id_kinds[0]
+        if kind not in destination.id_kinds:
+            continue
+        members, how = SAMPLE, "new"
+        if due is not None and due.computation_id in begun:
+            members, how = begun[due.computation_id], "begun"
+        elif due is not None and due.run is not None:
+            members, how = due.run.members, "ready"
         shape = envelope(project, name, audience, kind, datetime.now(UTC))
         cost = _cost(destination, Content(bytes(16), (shape,)), audience, members)
-        limits, quota = destination.limits(), destination.quota()
-        said = show_rates(limits) + (f" and {quota:,} requests a day" if quota else "")
-        yield Estimate(audience.key, run is not None, members, cost.requests, cost.seconds(members, limits, quota),
-                       said.removeprefix(" and "))
+        total, everybody = total.plus(cost), everybody + members
+        found.append(Estimate(audience.key, how, members, cost.requests, cost.seconds(members, limits, quota), said))
+    if len(found) > 1:
+        found.append(Estimate("", "", everybody, total.requests, total.seconds(everybody, limits, quota), said))
+    return found
+
+
+def _begun(store: Store, name: str) -> dict[int, int]:
+    """By computation, about how many members its initial sync that is under way has still to tell."""
+    return {span.computation_id: max(0, sync.total - sync.sent - sync.rejected) // len(sync.spans)
+            for sync in syncs.open_syncs(store, name) if sync.mode == "initial" for span in sync.spans}
 
 
 def _cost(destination: Destination, content: Content, audience: Audience, members: int) -> Cost:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from itertools import chain
 from typing import NamedTuple
 
 from audiencesync import clock
 from audiencesync.delivery import Load
-from audiencesync.errors import UsageError
-from audiencesync.model import Call, Content, Person, Project
+from audiencesync.errors import Unavailable, UsageError
+from audiencesync.model import Call, Content, Packer, Person, Project
 from audiencesync.store import identities, leases, runs, samples, syncs
 from audiencesync.store.connect import Store
 from audiencesync.store.positions import NOTHING, known_positions
 from audiencesync.sync.allowance import Allowance, allowance
+from audiencesync.sync.blocked import blocked_account
+
+REQUEST = Load(1)
+"""What it weighs to ask for a person."""
+
+TOGETHER = 1000
+"""Users of whom is read at once what is remembered."""
 
 
 class Drift(NamedTuple):
@@ -25,33 +34,43 @@ class Drift(NamedTuple):
     key: str
     told: bool
     found: object
+    there: bool
 
 
 class Verified(NamedTuple):
-    """So many values of so many people were compared; `waiting` are keys that are being told just now."""
+    """So many values of so many people were compared; `left_out` more could not be found the way this API allows.
+
+    `waiting` are keys that are being told just now.
+    """
 
     people: int
     values: int
     drift: tuple[Drift, ...]
     waiting: tuple[str, ...]
+    left_out: int
 
 
 def verify(project: Project, store: Store, name: str, *, sample: int) -> Verified:
-    """Compare about `sample` people, and forget whom the destination does not know any more.
+    """Compare at most `sample` people, and forget whom the destination does not know any more.
 
-    Raises UsageError where a destination cannot be read back, a DeliveryError, or LeaseHeld while it is worked on,
-    since its speed limits are shared.
+    Raises UsageError where nobody can be read back or it may be another account, Unavailable where it is paused
+    or its day is used up, a DeliveryError, or LeaseHeld while it is worked on, since its speed limits are shared.
     """
     destination = project.destinations[name]
     if not destination.reads_back:
         raise UsageError(f"{name} cannot be read back: the API of a {destination.type} destination does not allow it")
+    if (blocked := blocked_account(store, project.root, name, destination)) is not None:
+        kind = UsageError if blocked.status == "held" else Unavailable
+        raise kind(f"{name} is not asked: {blocked.reason}; {blocked.help}")
     lease = leases.acquire(store, f"destination:{name}", holder=leases.this_process(),
                            life=max(leases.LIFE, destination.timeout * 2 + timedelta(seconds=15)))
     try:
         allowed = allowance(store, name, destination, clock.monotonic)
-        found = _compare(project, store, name, sample, lease, allowed)
-        allowed.close()
-        return found
+        try:
+            return _compare(project, store, name, sample, lease, allowed)
+        finally:
+            if lease.remaining > 0:  # else whoever took over counts by himself
+                allowed.close()
     finally:
         leases.release(store, lease)
 
@@ -60,19 +79,31 @@ def _compare(project: Project, store: Store, name: str, sample: int, lease: leas
              allowed: Allowance) -> Verified:
     destination = project.destinations[name]
     people, told, waiting = _told(project, store, name, sample)
+    read, values = 0, 0
     drift: list[Drift] = []
     gone: set[str] = set()
+    kept: set[str] = set()
+    if people:  # a wrong address or key must not look like people who are gone
+        _wait(store, lease, allowed)
+        list(destination.check())
+        allowed.pace.answered(REQUEST, clock.monotonic())
     for person, held in destination.read_back(_paced(people, store, lease, allowed)):
-        if held is None:
-            gone |= set(person.known)
-        for key, value in told[person.id_kind, person.user_id].items():
+        mine = told[person.id_kind, person.user_id]
+        read, values = read + 1, values + len(mine)
+        (gone if held is None else kept).update(person.known)
+        if held is None and person.known:  # who was not there as he is remembered may have been looked for once more
+            _count(allowed)
+        for key, value in mine.items():
             found = None if held is None else held.get(key)
             if found is not True if value else found not in (False, None):
-                drift.append(Drift(person.user_id, key, value, found))
+                drift.append(Drift(person.user_id, key, value, found, held is not None))
+    if people and not read:
+        raise UsageError(f"none of {len(people):,} users can be read back from {name}, which finds people by their "
+                         "email: name it in include, or is the API another that shows nobody?")
     with store.write() as connection:
         leases.guard(store, connection, lease)
-        identities.remember(store, connection, name, dict.fromkeys(gone, ""))
-    return Verified(len(people), sum(map(len, told.values())), tuple(drift), tuple(waiting))
+        identities.remember(store, connection, name, dict.fromkeys(gone - kept, ""))
+    return Verified(read, values, tuple(sorted(drift, key=lambda one: one[:2])), tuple(waiting), len(people) - read)
 
 
 Told = dict[tuple[str, str], dict[str, bool]]
@@ -84,34 +115,59 @@ def _told(project: Project, store: Store, name: str, sample: int) -> tuple[list[
     destination, stands = project.destinations[name], known_positions(store, name)
     busy = {span.computation_id for sync in syncs.open_syncs(store, name) for span in sync.spans}
     known = runs.latest(store, [audience.key for audience in project.audiences if name in audience.destinations])
-    mine = [due for due in known.values() if due.computation_id in stands and stands[due.computation_id].run]
+    mine = [due for due in known.values() if due.computation_id in stands and stands[due.computation_id].run
+            and due.computation_id not in busy]
+    random.shuffle(mine)  # so that of many audiences and few people each is seen at times
     people: dict[tuple[str, str], Person] = {}
     told: Told = {}
-    for due in mine:
-        if due.computation_id in busy:
-            continue
-        run, kind = stands[due.computation_id].run, str(due.id_kind)
+    for index, due in enumerate(mine):
+        kind = str(due.id_kind)
         packer = destination.packer(Content(bytes(16), (replace(NOTHING, key=due.key, id_kind=kind),)))
-        for one in samples.sample(store, name, due.computation_id, run, max(1, sample // len(mine))):
-            call = Call(one.user_id, 0, one.value, one.included)
-            told.setdefault((kind, one.user_id), {})[due.key] = one.value
-            before = people.get((kind, one.user_id))
-            remembered = identities.of_page(store, name, packer, [call])
-            people[kind, one.user_id] = Person(
-                one.user_id, kind, one.included or (before.included if before else None),
-                {**(before.known if before else {}), **remembered})
-    return list(people.values()), told, [due.key for due in mine if due.computation_id in busy]
+        share = sample * (index + 1) // len(mine) - sample * index // len(mine)
+        drawn = samples.sample(store, name, due.computation_id, stands[due.computation_id].run, share)
+        calls = [Call(one.user_id, 0, one.value, one.included) for one in drawn]
+        for call, remembered in zip(calls, _remembered(store, name, packer, calls), strict=True):
+            who = kind, call.user_id
+            told.setdefault(who, {})[due.key] = call.value
+            before = people.get(who, Person(call.user_id, kind, None, {}))
+            people[who] = before._replace(included=call.included or before.included,
+                                          known={**before.known, **remembered})
+    return list(people.values()), told, [due.key for due in known.values() if due.computation_id in busy]
+
+
+def _remembered(store: Store, name: str, packer: Packer, calls: Sequence[Call]) -> Iterator[Mapping[str, str]]:
+    """What is remembered of each call's user, read for many at once."""
+    for start in range(0, len(calls), TOGETHER):
+        some = calls[start:start + TOGETHER]
+        named = [list(packer.names([call])) for call in some]
+        found = identities.known(store, name, chain.from_iterable(named))
+        more = [list(packer.more_names([call], found)) for call in some]
+        found |= identities.known(store, name, chain.from_iterable(more))
+        yield from ({one: found[one] for one in (*first, *then) if one in found}
+                    for first, then in zip(named, more, strict=True))
 
 
 def _paced(people: Iterable[Person], store: Store, lease: leases.Lease, allowed: Allowance) -> Iterator[Person]:
     """Let people pass as fast as the destination's limits allow, which its syncs share."""
-    load = Load(1)
     for person in people:
-        while (wait := allowed.pace.free_at(load, clock.monotonic()) - clock.monotonic()) > 0:
-            time.sleep(min(wait, 1.0))
-            leases.renew(store, lease)
-        allowed.pace.sent(load)
+        _wait(store, lease, allowed)
         yield person
-        allowed.pace.answered(load, clock.monotonic())
-        if lease.remaining < lease.life.total_seconds() / 2:
-            leases.renew(store, lease)
+        allowed.pace.answered(REQUEST, clock.monotonic())
+
+
+def _wait(store: Store, lease: leases.Lease, allowed: Allowance) -> None:
+    """Wait until a request may leave, and count it; raises Unavailable where the day has no more of them."""
+    if allowed.pace.spent():
+        raise Unavailable(f"the {allowed.quota:,} requests of this day are used up; it ends at midnight UTC")
+    while (pause := allowed.pace.free_at(REQUEST, clock.monotonic()) - clock.monotonic()) > 0:
+        time.sleep(min(pause, 1.0))
+        leases.renew(store, lease)
+    if lease.remaining < lease.life.total_seconds() / 2:
+        leases.renew(store, lease)
+    allowed.pace.sent(REQUEST)
+
+
+def _count(allowed: Allowance) -> None:
+    """Count a request more."""
+    allowed.pace.sent(REQUEST)
+    allowed.pace.answered(REQUEST, clock.monotonic())
