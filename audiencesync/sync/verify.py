@@ -98,8 +98,8 @@ def _compare(project: Project, store: Store, name: str, sample: int, lease: leas
             if found is not True if value else found not in (False, None):
                 drift.append(Drift(person.user_id, key, value, found, held is not None))
     if people and not read:
-        raise UsageError(f"none of {len(people):,} users can be read back from {name}, which finds people by their "
-                         "email: name it in include, or is the API another that shows nobody?")
+        raise UsageError(f"none of the users drawn ({len(people):,}) can be read back from {name}, which finds people "
+                         "by their email: name it in include, or draw more of them with --sample")
     with store.write() as connection:
         leases.guard(store, connection, lease)
         identities.remember(store, connection, name, dict.fromkeys(gone - kept, ""))
