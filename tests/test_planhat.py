@@ -127,9 +127,7 @@ class TestPlanhatByEmail(HttpDestinationContract):
     def read(self, batch: Batch) -> Sequence[tuple[str, str, object]] | None:
         return two(batch)
 
-    @pytest.mark.skip(reason="a false that nobody was told needs no request")
-    def test_every_call_is_told_once(self) -> None:
-        """Said otherwise below."""
+    test_every_call_is_told_once = None  # type: ignore[assignment] - said otherwise below: a false nobody holds is done
 
 
 def two(batch: Batch) -> list[tuple[str, str, object]]:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from audiencesync.model import Batch
 from audiencesync.schedule import RateLimit
 
 SLOWEST = 1 / 32
@@ -21,6 +22,11 @@ class Load(NamedTuple):
     def weight(self, unit: str) -> int:
         """So much of a limit's unit."""
         return self.items if unit == "items" else self.size if unit == "bytes" else 1
+
+
+def load_of(batch: Batch) -> Load:
+    """What a batch weighs."""
+    return Load(len(batch.calls) if batch.merged is None else batch.merged, len(batch.body))
 
 
 class Pace:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from audiencesync.delivery.pace import load_of
 from audiencesync.model import Call, Packer
 from audiencesync.schedule import RateLimit
 
@@ -15,19 +16,20 @@ DAY = 86_400.0
 
 
 class Cost(NamedTuple):
-    """Requests, bytes of their bodies, and calls that no request may carry."""
+    """Requests, bytes of their bodies, calls that no request may carry, and identify calls as counted there."""
 
     requests: int = 0
     size: int = 0
     refused: int = 0
+    items: int = 0
 
     def plus(self, other: Cost) -> Cost:
         """Both together."""
-        return Cost(self.requests + other.requests, self.size + other.size, self.refused + other.refused)
+        return Cost(*map(sum, zip(self, other, strict=True)))
 
-    def seconds(self, calls: int, limits: Sequence[RateLimit], quota: int | None) -> float | None:
-        """How long so many calls take at these limits; None where nothing limits them."""
-        weights = {"items": calls, "requests": self.requests, "bytes": self.size}
+    def seconds(self, limits: Sequence[RateLimit], quota: int | None) -> float | None:
+        """How long it takes at these limits; None where there are none."""
+        weights = {"items": self.items, "requests": self.requests, "bytes": self.size}
         spans = [weights[limit.unit] / limit.limit * limit.seconds for limit in limits]
         if quota is not None:
             spans.append(self.requests / quota * DAY if self.requests > quota else 0.0)
@@ -39,8 +41,9 @@ def rehearse(packer: Packer, calls: Sequence[Call], known: Mapping[str, str]) ->
     learned, cost = dict(known), Cost()
     for _ in range(WAVES):
         packed = packer.pack_known(calls, learned)
-        cost = cost.plus(Cost(len(packed.batches), sum(len(batch.body) for batch in packed.batches),
-                              len(packed.refused)))
+        loads = [load_of(batch) for batch in packed.batches]
+        cost = cost.plus(Cost(len(loads), sum(load.size for load in loads), len(packed.refused),
+                              sum(load.items for load in loads)))
         asked = [call for batch in packed.batches if batch.asks for call in batch.calls]
         calls = sorted([*packed.later, *asked], key=lambda call: call[:2])
         if not calls or not packed.batches:

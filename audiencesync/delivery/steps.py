@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 
-from audiencesync.delivery.pace import Load
+from audiencesync.delivery.pace import Load, load_of
 from audiencesync.model import Batch, Call, Packer, Progress, Refusal
 
 
@@ -65,7 +65,7 @@ class Flight:
     @property
     def load(self) -> Load:
         """What it weighs against speed limits."""
-        return Load(len(self.batch.calls), len(self.batch.body))
+        return load_of(self.batch)
 
 
 @dataclass(slots=True, eq=False)

@@ -42,7 +42,7 @@ class Bodies(Packer):
         body = FRAME.format(",".join(items)).encode()
         # A character is at most four bytes, so a page of short calls that fits into one body needs no measuring.
         if len(items) <= most.calls and len(body) <= most.body and max(map(len, items)) * 4 <= most.call:
-            return Packed((Batch(tuple(calls if groups is None else chain(*groups)), body),))
+            return Packed((_of(tuple(calls if groups is None else chain(*groups)), body, len(items)),))
         return self._measured(items, groups or [(call,) for call in calls])
 
     def _measured(self, items: Sequence[str], groups: Sequence[tuple[Call, ...]]) -> Packed:
@@ -82,7 +82,11 @@ class Bodies(Packer):
 
 def _batch(calls: Sequence[Call], bodies: Sequence[bytes]) -> Batch:
     start, end = FRAME.format("\0").encode().split(b"\0")
-    return Batch(tuple(calls), start + b",".join(bodies) + end)
+    return _of(tuple(calls), start + b",".join(bodies) + end, len(bodies))
+
+
+def _of(calls: tuple[Call, ...], body: bytes, items: int) -> Batch:
+    return Batch(calls, body, merged=items if items < len(calls) else None)
 
 
 def by_message_id(batch: Batch) -> dict[str, list[int]]:

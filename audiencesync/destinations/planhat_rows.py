@@ -161,7 +161,7 @@ class RowPacker(Packer):
 def request(rows: Sequence[Row], *, asks: bool = False) -> Rows:
     """The bulk upsert of these rows."""
     body = b"[" + b",".join(row.body for row in rows) + b"]"
-    return Rows(tuple(call for row in rows for call in row.calls), body, PUT, asks, tuple(rows))
+    return Rows(tuple(call for row in rows for call in row.calls), body, PUT, asks, rows=tuple(rows))
 
 
 def question(route: str, row: Row) -> Rows:

@@ -27,8 +27,8 @@ MERGED = 8 / 3
 class Segment(Destination):
     """Identify calls to /v1/batch. A user named by an email is sent with it as userId and as traits.email.
 
-    With `coalesce` its `shape` is row. `receiver` says whose limits, header and answers are meant; a receiver of
-    another kind may do with `url` alone, and then has Segment's.
+    `receiver` says whose limits, header and answers are meant; a receiver of another kind may do with `url` alone, and
+    then has Segment's.
     """
 
     model_config = ConfigDict(hide_input_in_errors=True)

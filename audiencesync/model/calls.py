@@ -51,13 +51,15 @@ class Content:
 class Batch:
     """One request's worth of calls, rendered; `route` is "PATCH /batch/data" where a destination has several.
 
-    One that `asks` only finds something out: its calls are packed again with what its answer taught.
+    One that `asks` only finds something out: its calls are packed again with what its answer taught. `merged` is how
+    many identify calls the destination counts, where several of ours are one of its.
     """
 
     calls: tuple[Call, ...]
     body: bytes
     route: str = ""
     asks: bool = False
+    merged: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,8 @@ class Destination(BaseModel, ABC):
     identifies: ClassVar[str] = "the id"
     unknown: ClassVar[str] = "taken as they come"
     published: ClassVar[str] = "none"
+    example_answer: ClassVar[bytes] = b""
+    """What its API answers when all goes well, where that is JSON; the contract suite's server then says this."""
     reads_back: ClassVar[bool] = False
     """Whether `verify` can ask it what it holds."""
     page: ClassVar[int] = 1000

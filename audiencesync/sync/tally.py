@@ -84,7 +84,7 @@ def delivery(store: Store, thought: Store, desk: Desk) -> PlannedDelivery:
                                                                retried=False))
     going_on = desk.open if desk.blocked is None else ()
     users = planning.distinct_users(thought, [slot.span.computation_id for slot in desk.slots], going_on)
-    seconds, cost = tally.cost.seconds(tally.calls, limits, desk.settings.quota()), tally.cost
+    seconds, cost = tally.cost.seconds(limits, desk.settings.quota()), tally.cost
     desk.rows = [replace(row, seconds=seconds and seconds * row.calls / max(1, tally.calls))
                  if row.status in ("ready", "goes on") else row for row in desk.rows]
     return PlannedDelivery(desk.name, tally.calls, users, cost.requests, cost.refused, seconds, show_rates(limits))

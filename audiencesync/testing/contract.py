@@ -202,10 +202,12 @@ class DestinationContract:
 
     def test_what_was_told_is_read_back(self, tmp_path: Path) -> None:
         """`verify` compares what is there with what was told."""
-        if not self.destination.reads_back:
-            pytest.skip(f"{self.destination.type} cannot be read back")
         calls = [self.call(user, span, value=not span) for user in ("ann", "bob", "cem") for span in (0, 1)]
         with self.place(tmp_path) as place:
+            if not self.destination.reads_back:
+                with pytest.raises(NotImplementedError):
+                    list(place.destination.read_back([]))
+                return
             if place.holds is None:
                 pytest.skip("this server remembers nothing")
             journal, made = place.bring(calls), content_for(place.destination)
