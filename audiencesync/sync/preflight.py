@@ -96,9 +96,9 @@ def initial_syncs(project: Project, store: Store | None, name: str, audiences: S
         shape = envelope(project, name, audience, kind, datetime.now(UTC))
         cost = _cost(destination, Content(bytes(16), (shape,)), audience, members)
         total, everybody = total.plus(cost), everybody + members
-        found.append(Estimate(audience.key, how, members, cost.requests, cost.seconds(members, limits, quota), said))
+        found.append(Estimate(audience.key, how, members, cost.requests, cost.seconds(limits, quota), said))
     if len(found) > 1:
-        found.append(Estimate("", "", everybody, total.requests, total.seconds(everybody, limits, quota), said))
+        found.append(Estimate("", "", everybody, total.requests, total.seconds(limits, quota), said))
     return found
 
 
