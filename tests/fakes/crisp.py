@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from itertools import islice
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -168,7 +169,7 @@ class CrispFake(Fake):
         size = int(query.get("per_page", self.page_size))
         if not 20 <= size <= 50:
             return self._wrong("a page of a list that is too small or large")
-        found = list(self.people.values())
+        found: Collection[Person] = self.people.values()
         if "search_filter" in query:
             if self.searches == "refused":
                 return no("invalid_data", 400)
@@ -180,7 +181,7 @@ class CrispFake(Fake):
                            for one in filters)
                 found = [person for email in sorted(wanted) if (person := self._find(email))]
         return yes("listed", [{name: value for name, value in person.items() if name != "data"}
-                              for person in found[(number - 1) * size:number * size]])
+                              for person in islice(found, (number - 1) * size, number * size)])
 
     def _find(self, name: str) -> Person | None:
         return self.people.get(name) or self.people.get(self._emails.get(name.lower(), ""))

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from tests.fakes.base import Fake, reply
+from tests.fakes.base import Fake, Table, reply
 from tests.loopback import Answer, Request, Script
 
 TOKEN = "ph_0123456789abcdef"
@@ -55,7 +55,7 @@ class PlanhatFake(Fake):
         self.elsewhere, self.limit, self.clock, self.token = elsewhere, limit, clock, token
         self.companies = {"acme": "example.com", "globex": "globex.example"}
         self.fields: list[dict[str, Any]] = [dict(one) for one in fields]
-        self.people: dict[str, dict[str, Any]] = {}
+        self.people = Table(*KEYABLES)
         self.routes: Counter[str] = Counter()
         self.puts: list[list[dict[str, Any]]] = []
         self.docked: list[Any] = []
@@ -97,8 +97,7 @@ class PlanhatFake(Fake):
         if path == ["endusers"] and method == "PUT":
             return self._bulk(body, request)
         if path == ["endusers"] and method == "GET":
-            found = [person for person in self.people.values() if "email" not in query
-                     or str(person.get("email", "")).lower() == query["email"].lower()]
+            found = [*(self.people.like("email", query["email"]) if "email" in query else self.people.values())]
             start = int(query.get("offset", 0))
             return reply(found[start:start + int(query.get("limit", 100))])
         if path == ["endusers"] and method == "POST":
@@ -115,8 +114,7 @@ class PlanhatFake(Fake):
     def _one(self, method: str, name: str, body: Any) -> Answer:
         kind, _, rest = name.partition("-")
         key = {"extid": "externalId", "srcid": "sourceId"}.get(kind)
-        person = next((one for one in self.people.values()
-                       if (one.get(key) == rest if key and rest else one["_id"] == name)), None)
+        person = self._having(key, rest) if key and rest else self._having("_id", name)
         if person is None:
             return reply({"error": "Enduser not found"}, 404)
         if method == "DELETE":
@@ -189,11 +187,12 @@ class PlanhatFake(Fake):
 
     def _match(self, item: Mapping[str, Any]) -> dict[str, Any] | None:
         for name in KEYABLES if self.by_email else KEYABLES[:-1]:
-            if name in item:
-                found = next((one for one in self.people.values() if one.get(name) == item[name]), None)
-                if found is not None:
-                    return found
+            if name in item and (found := self._having(name, item[name])) is not None:
+                return found
         return None
+
+    def _having(self, name: str, value: object, but: object = None) -> dict[str, Any] | None:
+        return next((one for one in self.people.like(name, value) if one is not but and one.get(name) == value), None)
 
     def _upsert(self, item: Mapping[str, Any], person: dict[str, Any] | None) -> tuple[dict[str, Any], bool]:
         kind = "updated" if person else "created"
@@ -203,9 +202,7 @@ class PlanhatFake(Fake):
         if names & set(self.invalid):
             raise Wrong(kind, "this record is invalid")
         self._check_custom(item, kind)
-        other = next((one for one in self.people.values() if one is not person and "email" in item
-                      and one.get("email") == item["email"]), None)
-        if self.unique and other is not None:
+        if self.unique and "email" in item and self._having("email", item["email"], but=person) is not None:
             raise Wrong(kind, "email already exists on another enduser")
         company = self._company(item)
         if person is None and "_id" in item:

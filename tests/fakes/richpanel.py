@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from tests.fakes.base import Fake, reply
+from tests.fakes.base import Fake, Table, reply
 from tests.loopback import Answer, Request, Script
 
 KEY, SECRET = "rp_0123456789abcdef", "s3cretOfADataSource"
@@ -32,7 +32,7 @@ class RichpanelFake(Fake):
         super().__init__(script, latency=latency)
         self.key, self.secret, self.limit, self.window = key, secret, limit, window
         self.nesting, self.most_events, self.always, self.shows = nesting, most_events, always, shows
-        self.people: dict[str, dict[str, Any]] = {}
+        self.people = Table("email", "phone")
         self.routes: Counter[str] = Counter()
         self.events: list[dict[str, Any]] = []
         self._began, self._used = 0.0, 0
@@ -73,7 +73,7 @@ class RichpanelFake(Fake):
         return _error(404, "Not found")
 
     def _find(self, name: str, value: str) -> Answer:
-        person = next((one for one in self.people.values() if str(one.get(name, "")).lower() == value.lower()), None)
+        person = next(self.people.like(name, value), None)
         if person is None:
             return _error(404, "Customer not found")
         return reply({"customer": {name: value for name, value in person.items() if self.shows or name != "uid"}})
@@ -91,7 +91,7 @@ class RichpanelFake(Fake):
         if "email" in customer and "@" not in customer["email"]:
             return _error(400, "email is invalid")
         uid, email = customer["uid"], customer.get("email", "").lower()
-        if email and any(other != uid and one.get("email", "").lower() == email for other, one in self.people.items()):
+        if email and any(one is not self.people.get(uid) for one in self.people.like("email", email)):
             return _error(409, "This email is already used by another customer")
         person = self.people.setdefault(uid, {"id": f"c{len(self.people)}"})
         person.update(customer | beside)

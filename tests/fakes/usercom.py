@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from tests.fakes.base import Fake, reply
+from tests.fakes.base import Fake, Table, reply
 from tests.loopback import Answer, Fault, Request, Script
 
 KEY = "0123456789abcdef" * 4
@@ -35,7 +35,7 @@ class UserComFake(Fake):
         self.key, self.slash, self.undeclared, self.unknown_ids = key, slash, undeclared, unknown_ids
         self.clash, self.shows, self.most, self.page, self.revoked = clash, shows, most, page, revoked
         self.attributes: dict[str, str] = dict(attributes or {})
-        self.people: dict[int, dict[str, Any]] = {}
+        self.people = Table("custom_id", "email", "phone_number")
         self.routes: Counter[str] = Counter()
         self.next_pages_at = ""
 
@@ -45,7 +45,7 @@ class UserComFake(Fake):
 
     def person(self, custom_id: str | None = None, **fields: Any) -> int:
         """Somebody who is there already; his number."""
-        number = max(self.people, default=4993) + 7
+        number = next(reversed(self.people), 4993) + 7  # the last is the largest
         self.people[number] = {"id": number, "custom_id": custom_id, "attributes": {}, **fields}
         return number
 
@@ -94,11 +94,11 @@ class UserComFake(Fake):
         return None
 
     def _of_custom_id(self, custom_id: object) -> dict[str, Any] | None:
-        return next((one for one in self.people.values() if custom_id and one["custom_id"] == custom_id), None)
+        found = self.people.like("custom_id", custom_id) if custom_id else ()
+        return next((one for one in found if one["custom_id"] == custom_id), None)
 
     def _of_email(self, email: object) -> dict[str, Any] | None:
-        wanted = str(email).lower() if email else None
-        return next((one for one in self.people.values() if wanted and str(one.get("email")).lower() == wanted), None)
+        return next(iter(self.people.like("email", email) if email else ()), None)
 
     def _one(self, method: str, person: dict[str, Any] | None, body: Any) -> Answer:
         if person is None:
@@ -186,7 +186,8 @@ class UserComFake(Fake):
             person = next((one for one in self.people.values() if f"k{one['id']}" == query["key"]), None)
         else:
             wanted = query.get("phone_number", "")
-            person = next((one for one in self.people.values() if wanted and one.get("phone_number") == wanted), None)
+            found = self.people.like("phone_number", wanted) if wanted else ()
+            person = next((one for one in found if one.get("phone_number") == wanted), None)
         if "phone_number" in query or query.get("many") == "true":
             return reply({"results": [self._shown(person)] if person else []})
         return reply(self._shown(person)) if person else reply({"detail": "Not found."}, 404)
