@@ -5,6 +5,9 @@
 The servers are the fakes of the tests, on loopback, at full speed. Naive is one request for each user and trait, which
 is what a script with an identify call a user would make; on Crisp and User.com it would also look each user up first,
 which is not counted against it.
+
+NAME is one of planhat, usercom, crisp, richpanel, segment, coalesce (Segment with `coalesce: true`); all of them unless
+given. They take from seconds (planhat) to minutes (usercom, richpanel): the servers are Python.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -29,7 +33,6 @@ import orjson  # noqa: E402 - the tests' servers are found by the path above
 
 from audiencesync.delivery import Cost  # noqa: E402
 from audiencesync.destinations import registry  # noqa: E402
-from tests.fakes.base import Fake  # noqa: E402
 from tests.fakes.crisp import IDENTIFIER, WEBSITE, CrispFake  # noqa: E402
 from tests.fakes.crisp import KEY as CRISP  # noqa: E402
 from tests.fakes.planhat import TOKEN, PlanhatFake  # noqa: E402
@@ -37,29 +40,63 @@ from tests.fakes.richpanel import KEY as RICHPANEL  # noqa: E402
 from tests.fakes.richpanel import RichpanelFake  # noqa: E402
 from tests.fakes.usercom import KEY as USERCOM  # noqa: E402
 from tests.fakes.usercom import UserComFake  # noqa: E402
+from tests.servers import Answer, Recorder, Request, keys_of, user_of  # noqa: E402
 
 COMMAND = str(Path(sys.executable).with_name("audiencesync"))
-SQL = ("/* audiencesync\ninclude: [email, company_id]\n*/\n"
+SQL = ("/* audiencesync\ninclude: [{include}]\n*/\n"
        "SELECT user_id, user_id || '@example.com' AS email, 'acme' AS company_id FROM users WHERE inside >= {number}\n")
+HEADER = ("destination", "audiences", "sync", "requests", "of which", "MB sent", "naive", "at its limits",
+          "naive at its limits", "here")
+
+
+class SegmentServer(Recorder):
+    """Keeps what users were told last, and no bodies; `items` are the identify calls, which Segment's limit counts."""
+
+    def __init__(self) -> None:
+        super().__init__(strict=False, keep=False)
+        self.received = self.items = 0
+        self.routes: Counter[str] = Counter()
+        self._held: dict[tuple[str, str], object] = {}
+
+    def answer(self, request: Request, *, taken: bool) -> Answer:
+        """As Segment's, and note what the calls say."""
+        calls = orjson.loads(request.body)["batch"]
+        with self._lock:
+            self.routes[f"{request.method} {request.path}"] += 1
+            self.received += len(request.body)
+            self.items += len(calls)
+            self._held |= {(user_of(call), key): call["traits"][key] for call in calls for key in keys_of(call)}
+        return super().answer(request, taken=taken)
+
+    def holds(self) -> dict[tuple[str, str], object]:
+        """What users were told last."""
+        return self._held
 
 
 @dataclass(frozen=True)
 class Case:
-    """A destination, its settings, how many audiences go there, and whether it knows everybody already."""
+    """What the table calls it, its destination and settings, how many audiences go there, and what they include.
+
+    `known` says that it knows everybody already, though we have never met them there.
+    """
 
     name: str
-    fake: Callable[[], Fake]
+    type: str
+    fake: Callable[[], Any]
     settings: dict[str, Any]
     audiences: int
+    include: str = "email"
     known: bool = False
 
 
 CASES = [
-    Case("planhat", PlanhatFake, {"api_token": TOKEN}, 3),
-    Case("usercom", UserComFake, {"api_key": USERCOM}, 1),
-    Case("crisp", lambda: CrispFake(page_size=50), {"website_id": WEBSITE, "identifier": IDENTIFIER, "key": CRISP}, 1,
-         known=True),
-    Case("richpanel", RichpanelFake, {"api_key": RICHPANEL}, 3),
+    Case("planhat", "planhat", PlanhatFake, {"api_token": TOKEN}, 3, include="email, company_id"),
+    Case("usercom", "usercom", UserComFake, {"api_key": USERCOM}, 1),
+    Case("crisp", "crisp", lambda: CrispFake(page_size=50),
+         {"website_id": WEBSITE, "identifier": IDENTIFIER, "key": CRISP}, 1, known=True),
+    Case("richpanel", "richpanel", RichpanelFake, {"api_key": RICHPANEL}, 3),
+    Case("segment", "segment", SegmentServer, {"write_key": "wk"}, 3, include=""),
+    Case("coalesce", "segment", SegmentServer, {"write_key": "wk", "coalesce": True}, 3, include=""),
 ]
 
 
@@ -76,8 +113,9 @@ def measure(case: Case, users: int) -> list[list[str]]:
                 fake.add(f"u{number:07}@example.com")
         (root / "audiences").mkdir()
         for number in range(1, case.audiences + 1):
-            (root / "audiences" / f"audience_{number}.sql").write_text(SQL.format(number=number))
-        settings = {"type": case.name, **case.settings, "url": fake.url, "rate": 10**9, "settle": "0s"}
+            (root / "audiences" / f"audience_{number}.sql").write_text(SQL.format(number=number, include=case.include))
+        settings = {"type": case.type, **case.settings, "url": fake.url, "rate": 10**9, "settle": "0s",
+                    "timeout": "120s"}
         if case.name == "crisp":
             settings["daily_requests"] = 10**9
         (root / "audiencesync.yml").write_bytes(orjson.dumps({
@@ -95,24 +133,27 @@ def measure(case: Case, users: int) -> list[list[str]]:
         return rows
 
 
-def row(case: Case, users: int, fake: Fake, what: str, root: Path) -> list[str]:
+def row(case: Case, users: int, fake: Any, what: str, root: Path) -> list[str]:
     """One sync and what it took; `users` changed in each audience."""
-    before, began = fake.requests, perf_counter()
+    before = fake.requests, fake.received, getattr(fake, "items", 0), Counter(fake.routes)
+    began = perf_counter()
     said = subprocess.run([COMMAND, "--project", str(root), "sync", "-o", "json"], env={**os.environ},
                           capture_output=True, check=False)
-    seconds, requests = perf_counter() - began, fake.requests - before
+    seconds, requests = perf_counter() - began, fake.requests - before[0]
     if said.returncode:
         raise SystemExit(said.stderr.decode() + said.stdout.decode())
     naive = users * case.audiences
-    kind = registry()[case.name]
+    kind = registry()[case.type]
     real = kind.model_validate({**kind.example, **case.settings})
-    return [case.name, str(case.audiences), what, f"{requests:,}", f"{naive:,}", hours(real, requests),
-            hours(real, naive), f"{seconds:.1f} s"]
+    routes = "; ".join(f"{count:,} {route}" for route, count in (Counter(fake.routes) - before[3]).items())
+    return [case.name, str(case.audiences), what, f"{requests:,}", routes, f"{(fake.received - before[1]) / 1e6:.1f}",
+            f"{naive:,}", hours(real, requests, getattr(fake, "items", 0) - before[2]), hours(real, naive, naive),
+            f"{seconds:.0f} s"]
 
 
-def hours(destination: Any, requests: int) -> str:
-    """The time that so many requests take at a destination's real limits."""
-    seconds = Cost(requests).seconds(0, destination.limits(), destination.quota()) or 0.0
+def hours(destination: Any, requests: int, items: int) -> str:
+    """The time that so many requests and identify calls take at a destination's real limits."""
+    seconds = Cost(requests, items=items).seconds(destination.limits(), destination.quota()) or 0.0
     return f"{seconds / 3600:.2f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
 
 
@@ -122,8 +163,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--users", type=int, default=100_000)
     asked = parser.parse_args()
-    header = ["destination", "audiences", "sync", "requests", "naive", "at its limits", "naive at its limits", "here"]
-    print(f"{asked.users:,} users\n\n| {' | '.join(header)} |\n|{'---|' * len(header)}")
+    print(f"{asked.users:,} users\n\n| {' | '.join(HEADER)} |\n|{'---|' * len(HEADER)}")
     for case in CASES:
         if not asked.names or case.name in asked.names:
             for cells in measure(case, asked.users):

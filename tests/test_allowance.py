@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import pytest
 from sqlalchemy import update
 
-from audiencesync.errors import AccountRefused, CallsRefused, NotTaken
+from audiencesync.errors import AccountRefused, CallsRefused, KeyRefused, NotTaken, Unanswered
 from audiencesync.model import Trait
 from audiencesync.report import exit_code
 from audiencesync.schedule import RateLimit
@@ -19,21 +19,22 @@ from audiencesync.store.tables import destinations, identities
 from tests.projects import Paged, Premises, Stopped, by_status, outcomes, stopping_at
 from tests.servers import Recorder
 
+IN_USE = '{"at":"2026-01-01T00:00:00+00:00","limits":[[2,2.5,"requests"]],"spent":null}'
 CROWD = [f"u{number:03}" for number in range(100)]
 Make = Callable[..., Premises]
 
 
 class Counted(Paged):
-    """Three requests a day."""
+    """Twelve requests a day, so three calls to a page."""
 
     def quota(self) -> int | None:
-        return 3
+        return 12
 
 
 class Declaring(Paged):
     """Wants a field for each key; `script` says how they stand, or raises."""
 
-    script: ClassVar[Callable[[Sequence[str], bool], list[Trait]]]
+    script: ClassVar[Callable[[Sequence[str], bool], Iterable[Trait]]]
     asked: ClassVar[list[tuple[tuple[str, ...], bool]]] = []
 
     def prepare(self, keys: Sequence[str], *, create: bool) -> Iterator[Trait]:
@@ -67,17 +68,17 @@ def test_a_days_requests_are_counted_over_processes_and_renewed_by_the_day(make:
     server = house.servers["a"]
     house.members("x", CROWD)
     first = house.sync()
-    assert outcomes(first) == [("a", "initial", "waiting", 30)]
+    assert outcomes(first) == [("a", "initial", "waiting", 36)]
     assert "day" in first.syncs[0].reason
     assert first.syncs[0].until is not None
     assert exit_code(first) == 75
     again = house.sync()
     assert by_status(again, "waiting")
-    assert server.requests == 3, "nothing more leaves today"
+    assert server.requests == 12, "nothing more leaves today"
     for _ in range(3):
         day(house, day="2026-01-01", retry_at=None)
         house.sync()
-    assert server.requests == 10
+    assert server.requests == 34
     assert {user for (key, user), value in server.told().items() if value} == set(CROWD)
     assert server.changed_message_ids() == []
 
@@ -103,13 +104,54 @@ def test_two_commands_in_a_row_keep_one_limit_together(make: Make) -> None:
 
 def test_after_a_crash_a_window_passes_since_nobody_knows_what_was_sent(make: Make) -> None:
     house = make("x", rate=RateLimit(2, 2.5, "requests"))
-    house.members("x", CROWD[:40])
-    with pytest.raises(Stopped), stopping_at("page.acknowledged"):
-        house.sync()
+    house.members("x", CROWD[:10])
+    assert exit_code(house.sync()) == 0
+    time.sleep(2.6)
+    with house.store.write() as connection:  # as it stands there while a process is at work
+        connection.execute(update(destinations).values(
+            paced=IN_USE))
+    house.members("x", CROWD[:20])
     began = time.monotonic()
-    with house.other_process() as other:
-        assert exit_code(house.sync(store=other)) == 0
+    assert exit_code(house.sync()) == 0
     assert time.monotonic() - began >= 2.5
+
+
+def test_a_field_that_was_deleted_is_declared_again_within_a_day(make: Make) -> None:
+    house = make("x", kind=Declaring)
+    Declaring.script = staticmethod(lambda keys, create: [Trait(key, "made", "made") for key in keys])
+    house.members("x", CROWD[:5])
+    house.sync()
+    with house.store.write() as connection:
+        connection.execute(update(identities).values(value='"2020-01-01T00:00:00+00:00"'))
+    house.members("x", CROWD[:6])
+    house.sync()
+    assert len(Declaring.asked) == 2
+
+
+@pytest.mark.parametrize("error", [Unanswered("503", status=503), KeyRefused("403", status=403), KeyError("bug")])
+def test_one_field_that_cannot_be_declared_stops_its_own_audience_alone(make: Make, error: Exception) -> None:
+    house = make("x", "y", kind=Declaring)
+
+    def script(keys: Sequence[str], create: bool) -> Iterator[Trait]:
+        for key in keys:
+            if key == "y":
+                raise error
+            yield Trait(key, "ready", "there")
+
+    Declaring.script = staticmethod(script)
+    house.members("x", CROWD[:5])
+    house.members("y", CROWD[:5])
+    report = house.sync()
+    assert {key for key, _ in house.servers["a"].told()} == {"x"}
+    [late] = [one for one in report.syncs if one.keys == ("y",)]
+    assert late.status == ("held" if isinstance(error, KeyRefused) else "waiting")
+    assert exit_code(report) == (4 if isinstance(error, KeyRefused) else 75)
+    asked = len(Declaring.asked)
+    house.sync(typed=False)
+    assert len(Declaring.asked) == asked, "it is left alone for a while"
+    Declaring.script = staticmethod(lambda keys, create: [Trait(key, "ready", "there") for key in keys])
+    assert exit_code(house.sync()) == 0
+    assert len(house.servers["a"].told()) == 10
 
 
 def test_a_field_is_declared_once_before_anything_is_sent(make: Make) -> None:
@@ -163,7 +205,8 @@ def test_a_scheduled_sync_looks_again_after_an_hour(make: Make) -> None:
     house.sync(typed=False)
     assert len(Declaring.asked) == 1
     with house.store.write() as connection:
-        connection.execute(update(identities).values(value='{"at":"2020-01-01T00:00:00+00:00","why":"x is missing"}'))
+        connection.execute(update(identities).values(
+            value='{"at":"2020-01-01T00:00:00+00:00","why":"x is missing","status":"held"}'))
     Declaring.script = staticmethod(lambda keys, create: [Trait(key, "ready", "x is there") for key in keys])
     assert exit_code(house.sync(typed=False)) == 0
     assert len(house.servers["a"].told()) == 5

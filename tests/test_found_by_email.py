@@ -73,8 +73,8 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("page", [1, 5, 1000])
+@pytest.mark.parametrize(("page", "seed"), [
+    (1, 0), (5, 1), *(pytest.param(page, seed, marks=pytest.mark.soak) for page in (1, 4, 1000) for seed in range(40))])
 def test_whatever_becomes_of_emails_nobody_is_left_with_a_stale_value(
         tmp_path: Path, state_url: str, kind: str, page: int, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for destination in (Crisp, Planhat):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import heapq
+import random
+from collections.abc import Callable
 from itertools import count
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -175,11 +178,34 @@ def test_requests_at_once_stay_within_their_bound(most: int, answers: list[str])
         assert 1 <= crowd.allowed <= most
 
 
-def test_a_server_that_keeps_up_gets_more_at_once_and_one_that_queues_fewer() -> None:
+def answers(crowd: Crowd, count: int, latency: Callable[[int], float]) -> float:
+    """So many answers; the mean of how many were allowed."""
+    allowed = []
+    for _ in range(count):
+        crowd.answered(latency(crowd.allowed))
+        allowed.append(crowd.allowed)
+    return sum(allowed) / count
+
+
+def test_a_server_that_keeps_up_gets_as_many_at_once_as_may_be() -> None:
     crowd = Crowd(32)
-    for _ in range(100):
-        crowd.answered(0.05)
+    answers(crowd, 500, lambda _: 0.05)
     assert crowd.allowed == 32
-    for _ in range(600):
-        crowd.answered(0.05 * max(1, crowd.allowed / 4))  # it works four at once, and the rest stands in line
-    assert crowd.allowed <= 12
+
+
+@pytest.mark.parametrize("jitter", [lambda draw: draw.expovariate(20), lambda draw: draw.lognormvariate(-3, 1),
+                                    lambda draw: 0.5 if draw.random() < 0.1 else 0.01])
+def test_jitter_alone_does_not_make_it_slow(jitter: Callable[[random.Random], float]) -> None:
+    means = []
+    for seed in range(20):
+        draw = random.Random(seed)
+        crowd = Crowd(16)
+        answers(crowd, 1000, lambda _, draw=draw: jitter(draw))
+        means.append(answers(crowd, 4000, lambda _, draw=draw: jitter(draw)))
+    assert sum(means) / len(means) > 12
+
+
+@pytest.mark.parametrize("works", [1, 4, 6])
+def test_a_server_whose_requests_stand_in_line_gets_no_more_than_help(works: int) -> None:
+    crowd = Crowd(64)
+    assert answers(crowd, 5000, lambda allowed: 0.05 * max(1.0, allowed / works)) < 2.2 * max(4, works)

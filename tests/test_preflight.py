@@ -181,13 +181,13 @@ def test_fields_that_nobody_may_create_hold_until_they_are_fixed(tmp_path: Path,
         assert all(it.servers[name].holds().values())
 
 
-def test_a_field_that_vanished_is_declared_by_fix_since_no_sync_looks_again(tmp_path: Path) -> None:
+def test_a_field_that_vanished_is_declared_by_fix_sooner_than_by_a_sync(tmp_path: Path) -> None:
     with town(tmp_path, "sqlite:///s.db", "usercom") as it:
         it.shop.orders("u1")
         assert it.run("sync").code == 0
         it.servers["usercom"].attributes.clear()
         said = said_of(it.doctor(), "usercom", "warn")
-        assert said.count("none looks again: audiencesync doctor --fix") == 2
+        assert said.count("once a day: audiencesync doctor --fix") == 2
         assert "the next sync" not in said
         it.doctor("--fix")
         assert it.servers["usercom"].attributes == dict.fromkeys(AUDIENCES, "boolean")

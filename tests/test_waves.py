@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audiencesync.delivery import Commit, Delivery, Flight, Pace, Read, Send, Stop, rehearse
+from audiencesync.delivery import Commit, Delivery, Flight, Pace, Read, Send, Stop, machine, rehearse
+from audiencesync.delivery.machine import FINISHING
 from audiencesync.errors import AccountRefused, CallsRefused, DeliveryError, NotTaken, Throttled, Unanswered
 from audiencesync.model import Batch, Call, Packed, Packer, Page, Receipt, Refusal
 
@@ -69,22 +70,23 @@ class Play:
         self.acknowledged: str | None = None
         self.pace = Pace(budget=budget, renews=5000.0)
         self.sent: list[Flight] = []
+        self.now = 0.0
 
     def play(self) -> Stop:
-        machine = Delivery(self.packer, claimed=None, acknowledged=None, concurrency=3, pace=self.pace,
+        made = Delivery(self.packer, claimed=None, acknowledged=None, concurrency=3, pace=self.pace,
                            draw=lambda limit: limit / 2)
         parts = [self.calls[start:start + self.size] for start in range(0, len(self.calls), self.size)]
         pages = iter([Page(part[-1].user_id, part) for part in parts])
         flying: list[tuple[float, int, Flight]] = []
         now, order = 0.0, count()
         for _ in range(200_000):
-            step = machine.next_step(now)
+            step = made.next_step(now)
             if isinstance(step, Read):
                 page = next(pages, None)
-                machine.offer(page, self.known if page else None)
+                made.offer(page, self.known if page else None)
             elif isinstance(step, Commit):
                 self.commit(step)
-                machine.committed(step, now)
+                made.committed(step, now)
             elif isinstance(step, Send):
                 mine = {call.user_id for call in step.flight.batch.calls}
                 assert not mine & {call.user_id for *_, other in flying for call in other.batch.calls}, "twice at once"
@@ -95,7 +97,7 @@ class Play:
                 return step
             elif flying and (step.until is None or flying[0][0] <= step.until):
                 now, _, flight = heapq.heappop(flying)
-                machine.answered(flight, self.judge(flight), now)
+                made.answered(flight, self.judge(flight), now)
             else:
                 assert step.until is not None
                 assert step.until > now
@@ -274,3 +276,95 @@ def test_one_of_many_that_is_neither_taken_nor_refused_goes_alone_before_it_is_g
     play = Play(9, 9, 50, server)
     assert play.play() == Stop(finished=True)
     assert set(play.settled.values()) == {"accepted"}
+
+
+def asked_to_stop(play: Play, after: int, budget: int | None = None) -> tuple[Stop, float]:
+    """End a sync gracefully after so many requests; how it ended and when, by the made-up clock."""
+    machine_stop, began = Delivery.next_step, []
+
+    def next_step(machine: Delivery, now: float) -> object:
+        if len(play.sent) >= after and not began:
+            began.append(now)
+            machine.stop("asked to end")
+        play.now = now
+        return machine_stop(machine, now)
+
+    play.pace = Pace(budget=budget, renews=5000.0)
+    try:
+        Delivery.next_step = next_step  # type: ignore[assignment, method-assign]
+        stop = play.play()
+    finally:
+        Delivery.next_step = machine_stop  # type: ignore[method-assign]
+    return stop, play.now - began[0]
+
+
+def test_who_is_asked_to_end_while_the_days_requests_run_out_ends() -> None:
+    play = Play(20, 20, 3, healthy)
+    stop, _ = asked_to_stop(play, 5, budget=8)
+    assert stop.graceful
+    assert len(play.sent) <= 8
+
+
+def test_who_is_asked_to_end_finishes_what_he_began_only_for_a_while() -> None:
+    class Slow(RowPacker):
+        pass
+
+    play = Play(400, 400, 3, healthy)
+    play.packer = Slow()  # type: ignore[assignment]
+    stop, took = asked_to_stop(play, 5)
+    assert stop.graceful
+    assert took <= FINISHING + 1
+    assert play.acknowledged is None, "the page goes again as a whole"
+
+
+def test_a_wait_of_an_hour_ends_the_sync_in_place_of_being_sat_out() -> None:
+    play = Play(20, 5, 3, lambda number, flight: replace(healthy(number, flight), wait=3600.0))
+    stop = play.play()
+    assert not stop.finished
+    assert stop.until is not None
+    assert stop.until > 3000
+
+
+def test_answers_that_swing_for_ever_are_not_asked_for_ever() -> None:
+    class Swinging(ColumnPacker):
+        def pack_known(self, calls: Sequence[Call], known: Mapping[str, str]) -> Packed:
+            return Packed((Batch(tuple(calls), b"?", "GET /people", asks=True),))
+
+    turns = count()
+    play = Play(2, 2, 5, lambda _number, flight: Receipt(learned={flight.batch.calls[0].user_id: str(next(turns))}))
+    play.packer = Swinging(5)
+    assert play.play() == Stop(finished=True)
+    assert len(play.sent) < 200
+
+
+def test_a_page_that_begins_with_nothing_but_later_does_not_hang() -> None:
+    class Later(ColumnPacker):
+        def pack_known(self, calls: Sequence[Call], known: Mapping[str, str]) -> Packed:
+            return Packed((), later=tuple(calls))
+
+    play = Play(2, 2, 5, healthy)
+    play.packer = Later(5)
+    assert play.play() == Stop(finished=True)
+    assert set(play.settled.values()) == {"no_way: nothing that was learned of this user says how to tell him"}
+
+
+def test_whom_a_question_does_not_find_is_no_sign_that_all_is_hopeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "HOPELESS", 5)
+    play = Play(30, 3, 5, lambda number, flight: Receipt({0: Refusal("unknown_user: no")}) if flight.batch.asks
+                else healthy(number, flight))
+    assert play.play() == Stop(finished=True)
+
+
+def test_a_question_that_was_never_answered_needs_no_settling() -> None:
+    seen: list[bool] = []
+
+    class Watched(Play):
+        def commit(self, step: Commit) -> None:
+            seen.append(step.progress.unresolved)
+            super().commit(step)
+
+    cut = {2, 3}
+    play = Watched(9, 3, 5, lambda number, flight: Unanswered("cut") if flight.batch.asks and number in cut
+                   else healthy(number, flight))
+    assert play.play() == Stop(finished=True)
+    assert not any(seen)

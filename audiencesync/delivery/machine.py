@@ -11,15 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 
 from audiencesync.delivery.halves import halves
 from audiencesync.delivery.pace import Crowd, Pace
+from audiencesync.delivery.patience import ATTEMPTS, PATIENCE, Patience
 from audiencesync.delivery.steps import Commit, Flight, PageUnderWay, Read, Send, Step, Stop, Wait
 from audiencesync.errors import AccountRefused, CallsRefused, DeliveryError, NotTaken, Throttled, Unanswered
 from audiencesync.model import Call, Packer, Page, Progress, Receipt, Refusal
 
-ATTEMPTS = 5
-"""Failures in a row after which a sync gives up until the next command."""
+__all__ = ["ATTEMPTS", "FINISHING", "HOPELESS", "PATIENCE", "Delivery"]
 
-PATIENCE = 60.0
-"""The longest pause, in seconds, that a sync sits out itself; a longer one ends it."""
+FINISHING = 10.0
+"""Seconds in which a sync that is asked to end finishes the pages it began; what is left then goes again."""
 
 HOPELESS = 1000
 """Refused calls with none accepted: then the fault is not the users'."""
@@ -37,18 +37,16 @@ class Delivery:
 
     def __init__(self, packer: Packer, *, claimed: str | None, acknowledged: str | None, concurrency: int,
                  pace: Pace, draw: Callable[[float], float], told: int = 0) -> None:
-        self._packer, self._concurrency, self._draw = packer, concurrency, draw
-        self._pace, self._crowd = pace, Crowd(concurrency)
+        self._packer, self._concurrency = packer, concurrency
+        self._pace, self._crowd, self._patience = pace, Crowd(concurrency), Patience(draw)
         self._claimed, self._acknowledged = claimed, acknowledged
         self._ahead = concurrency
         self._pages: deque[PageUnderWay] = deque()
         self._unclaimed: deque[PageUnderWay] = deque()
         self._ended = self._closed = self._unresolved = False
         self._doubtful = claimed != acknowledged
-        self._failures = 0
-        self._not_before = self._committed_at = 0.0
-        self._accepted, self._refused = told, 0
-        self._learned: dict[str, str] = {}
+        self._committed_at, self._finishing = 0.0, float("inf")
+        self._accepted, self._refused, self._learned = told, 0, dict[str, str]()
         self._stop: Stop | None = None
 
     def offer(self, page: Page | None, known: Mapping[str, str] | None = None) -> None:
@@ -59,6 +57,7 @@ class Delivery:
         ready = PageUnderWay(page.end, known={**(known or {}), **self._learned})
         ready.waiting.extend(ready.pack(self._packer, page.calls))
         self._unclaimed.append(ready)
+        self._next_wave(ready)
 
     def committed(self, step: Commit, now: float) -> None:
         """The commit is durable: forget what it acknowledged, and let what it claimed be sent."""
@@ -79,18 +78,21 @@ class Delivery:
         page = flight.page
         page.flying -= 1
         page.requests += 1
-        page.touched = page.touched or not isinstance(answer, NotTaken | AccountRefused)
+        page.touched = page.touched or not (flight.batch.asks or isinstance(answer, NotTaken | AccountRefused))
         self._pace.answered(flight.load, now)
         if isinstance(answer, CallsRefused):
-            self._failures = 0
+            self._patience.failures = 0
             self._bisect(flight, range(len(flight.batch.calls)), Refusal(str(answer), answer.status))
         elif isinstance(answer, DeliveryError):
             page.waiting.appendleft(flight)
             self._failed(flight, answer, now)
         else:
-            self._failures = 0
+            self._patience.failures = 0
             self._crowd.answered(now - flight.left)
             self._taken(flight, answer if isinstance(answer, Receipt) else Receipt(answer), now)
+        self._next_wave(page)
+
+    def _next_wave(self, page: PageUnderWay) -> None:
         if page.later and page.paused:
             for call in page.next_wave(self._packer):
                 self._refuse(page, call, STUCK)
@@ -99,10 +101,9 @@ class Delivery:
         page, calls = flight.page, flight.batch.calls
         page.known |= receipt.learned
         self._learned |= receipt.learned
-        if receipt.wait:
-            self._not_before = max(self._not_before, now + receipt.wait)
+        self._stop = self._stop or self._patience.asked(receipt.wait, now)
         for index, refusal in receipt.refused.items():
-            self._refuse(page, calls[index], refusal)
+            self._refuse(page, calls[index], refusal, counts=not flight.batch.asks)
         page.later += [calls[index] for index in receipt.repack]
         open_ = {*receipt.refused, *receipt.again, *receipt.repack}
         taken = [call for index, call in enumerate(calls) if index not in open_]
@@ -135,9 +136,11 @@ class Delivery:
         return Wait(self._wake(now))
 
     def _winding_up(self, stop: Stop, now: float) -> Step:
-        if stop.graceful and not self._failures and any(page.touched and page.waiting for page in self._pages):
-            flight = self._sendable(now)
-            return self._send(flight, now) if flight is not None else Wait(self._wake(now))
+        self._finishing = min(self._finishing, now + FINISHING)
+        finishing = stop.graceful and now < self._finishing and not self._patience.failures and not self._pace.spent()
+        if finishing and any(page.touched and page.waiting for page in self._pages):
+            flight, wake = self._sendable(now), self._wake(now)
+            return self._send(flight, now) if flight else Wait(wake and min(wake, self._finishing))
         if any(page.flying for page in self._pages):
             return Wait(None)
         if self._unresolved or self._learned or (self._pages and self._pages[0].answered):
@@ -156,8 +159,8 @@ class Delivery:
                 return True
         elif self._ended and all(page.answered for page in self._pages):
             return True
-        full = len(self._pages) >= 4 * self._concurrency
-        return bool(self._pages) and self._pages[0].answered and (full or now >= self._committed_at + 1.0)
+        full, due = len(self._pages) >= 4 * self._concurrency, now >= self._committed_at + 1.0
+        return (bool(self._pages) and self._pages[0].answered and (full or due)) or (bool(self._learned) and due)
 
     def _wants_page(self) -> bool:
         under_way = sum(not page.answered for page in self._pages) + len(self._unclaimed)
@@ -189,46 +192,44 @@ class Delivery:
 
     def _sendable(self, now: float) -> Flight | None:
         flying = sum(page.flying for page in self._pages)
-        # after a failure one request goes ahead to see, instead of all at once
-        if flying >= (1 if self._failures else self._crowd.allowed) or now < self._not_before:
+        if flying >= self._at_once() or now < self._patience.not_before:
             return None
         flight = self._next_flight()
         if flight is None or self._pace.spent() or self._pace.free_at(flight.load, now) > now:
             return None
         return flight
 
+    def _at_once(self) -> int:
+        return 1 if self._patience.failures else self._crowd.allowed  # after a failure one goes ahead to see
+
     def _send(self, flight: Flight, now: float) -> Send:
         flight.page.waiting.popleft()
         flight.page.flying += 1
         flight.attempts += 1
-        flight.failures, flight.left = self._failures, now
+        flight.failures, flight.left = self._patience.failures, now
         self._pace.sent(flight.load)
         return Send(flight)
 
     def _wake(self, now: float) -> float | None:
         flight = self._next_flight()
         flying = sum(page.flying for page in self._pages)
-        if flight is None or flying >= (1 if self._failures else self._crowd.allowed):
+        if flight is None or flying >= self._at_once():
             return None
-        moment = max(self._not_before, self._pace.free_at(flight.load, now))
+        moment = max(self._patience.not_before, self._pace.free_at(flight.load, now))
         return None if moment == float("inf") else moment
 
     def _failed(self, flight: Flight, error: DeliveryError, now: float) -> None:
         if isinstance(error, AccountRefused):
             self._stop = Stop(reason=str(error), pause=True)
             return
-        if isinstance(error, Throttled):
-            self._pace.slow_down()
-            self._crowd.slow_down()
-        self._unresolved = self._unresolved or isinstance(error, Unanswered)
-        self._doubtful = self._doubtful or isinstance(error, Unanswered)
-        # requests that left together and fail together are one failure: the server was away once
-        self._failures = max(self._failures, flight.failures + 1)
-        pause = max(error.wait or 0.0, self._draw(min(PATIENCE, 0.5 * 2**self._failures)))
-        self._not_before = max(self._not_before, now + pause)
-        enough = pause > PATIENCE or max(self._failures, flight.attempts) >= ATTEMPTS
-        if enough and not (self._stop and self._stop.pause):
-            self._stop = Stop(reason=str(error), until=self._not_before if error.wait else None)
+        for limit in (self._pace, self._crowd) if isinstance(error, Throttled) else ():
+            limit.slow_down()
+        # what only reads may arrive as late as it likes
+        landed = isinstance(error, Unanswered) and not (flight.batch.asks and flight.batch.route.startswith("GET "))
+        self._unresolved, self._doubtful = self._unresolved or landed, self._doubtful or landed
+        stop = self._patience.failed(flight, error, now)
+        if stop is not None and not (self._stop and self._stop.pause):
+            self._stop = stop
 
     def _bisect(self, flight: Flight, indexes: Sequence[int], refusal: Refusal) -> None:
         """Ask again with half as many calls, until it is known which are the guilty."""
@@ -242,8 +243,8 @@ class Delivery:
         for part in reversed(parts):
             flight.page.waiting.extendleft(reversed(flight.page.pack(self._packer, part)))
 
-    def _refuse(self, page: PageUnderWay, call: Call, refusal: Refusal) -> None:
+    def _refuse(self, page: PageUnderWay, call: Call, refusal: Refusal, *, counts: bool = True) -> None:
         page.refused.append((call, refusal))
-        self._refused += 1
-        if self._refused >= HOPELESS and not self._accepted and not page.accepted:
+        self._refused += counts
+        if counts and self._refused >= HOPELESS and not self._accepted and not page.accepted:
             self._stop = Stop(reason=f"every one of {self._refused} calls was refused: {refusal.reason}", pause=True)

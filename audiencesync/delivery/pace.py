@@ -13,6 +13,13 @@ SLOWEST = 1 / 32
 """The least part of its limits that a destination's 429s bring us down to."""
 
 
+STEP = 1 / 200
+"""The part of a window within which requests count to the same moment, so that memory does not grow with them."""
+
+REST = 50
+"""Judgements in a row after which it is tried again whether more at once are answered faster."""
+
+
 class Load(NamedTuple):
     """What a request weighs: identify calls, and bytes of its body."""
 
@@ -78,78 +85,89 @@ class Pace:
         """Count what an earlier process sent; where that is not known (None), as if it had used every limit up."""
         for index, window in enumerate(self._windows):
             if found is None:
-                window.spent.append((now + window.rate.seconds, window.rate.limit))
-            elif index < len(found):
-                window.spent.extend((now + seconds, weight) for seconds, weight in found[index] if seconds > 0)
+                window.spend(now + window.rate.seconds, window.rate.limit)
+            else:
+                for seconds, weight in found[index]:
+                    if seconds > 0:
+                        window.spend(now + seconds, weight)
 
 
 class _Window:
-    """One limit, what of it is under way, and what was spent until when it counts."""
+    """One limit, what of it is under way, and what was spent until when it counts, in steps of its window."""
 
     def __init__(self, rate: RateLimit) -> None:
-        self.rate, self.flying = rate, 0
+        self.rate, self.flying, self.total = rate, 0, 0
         self.spent: deque[tuple[float, int]] = deque()
 
     def answered(self, weight: int, now: float) -> None:
         self.flying -= weight
-        self.spent.append((now + self.rate.seconds, weight))
+        self.spend(now + self.rate.seconds, weight)
+
+    def spend(self, free: float, weight: int) -> None:
+        """Count it until then; with what counts to nearly the same moment, which is late rather than early."""
+        step = self.rate.seconds * STEP
+        self.total += weight
+        if self.spent and self.spent[-1][0] // step == free // step:
+            weight += self.spent.pop()[1]
+        self.spent.append((free, weight))
 
     def free_at(self, weight: int, now: float, part: float) -> float:
         while self.spent and self.spent[0][0] <= now:
-            self.spent.popleft()
+            self.total -= self.spent.popleft()[1]
         limit = max(1, int(self.rate.limit * part))
         room = limit - self.flying - min(weight, limit)
-        moment = now
-        spent = sum(weight for _, weight in self.spent)
+        moment, left = now, self.total
         for free, one in self.spent:
-            if spent <= room:
+            if left <= room:
                 break
-            spent, moment = spent - one, free
-        return moment if spent <= room else float("inf")
+            left, moment = left - one, free
+        return moment if left <= room else float("inf")
 
     def remembered(self, now: float) -> list[tuple[float, int]]:
-        found: dict[float, int] = {}
-        for free, weight in self.spent:  # in steps of a hundredth, later rather than sooner
-            step = self.rate.seconds / 100
-            left = (int((free - now) / step) + 1) * step
-            found[left] = found.get(left, 0) + weight
-        return [*found.items(), *([(self.rate.seconds, self.flying)] if self.flying else [])]
+        flying = [(self.rate.seconds, self.flying)] if self.flying else []
+        return [*((free - now, weight) for free, weight in self.spent if free > now), *flying]
 
 
 class Crowd:
-    """How many requests at once: more while answers come as fast as ever, fewer when they seem to wait in line.
+    """How many requests at once: twice as many as long as that has more answered, by what their latencies say.
 
-    The rule is TCP Vegas': with `allowed` requests under way, allowed * (1 - fastest/latency) of them are waiting
-    somewhere (Brakmo and Peterson 1995); two to four of those keep a server busy, more only make it slow.
+    With `allowed` under way and a mean latency of L seconds, allowed / L are answered in a second (Little's law). A
+    server that only lets more stand in line answers no more of them; then it is as many as before, for a while.
     """
 
     def __init__(self, most: int) -> None:
-        self._most, self._allowed = most, float(min(most, 4))
-        self._fastest, self._starting = float("inf"), True
-
-    @property
-    def allowed(self) -> int:
-        """Requests that may be under way now."""
-        return int(self._allowed)
+        self._most, self.allowed = most, min(most, 4)
+        self._slower: tuple[int, float] | None = None
+        self._rest = 0
+        self._count, self._seconds = 0, 0.0
 
     def answered(self, seconds: float) -> None:
         """A request took so long."""
-        self._fastest = min(self._fastest * 1.001, seconds)  # what was fastest long ago is forgotten
-        waiting = self._allowed * (1 - self._fastest / seconds) if seconds > 0 else 0.0
-        if waiting < 2:
-            self._allowed += 1.0 if self._starting else 1 / self._allowed
-        elif waiting > 4:
-            self._starting = False
-            self._allowed -= 1 / self._allowed
-        self._allowed = max(1.0, min(self._most, self._allowed))
+        self._count, self._seconds = self._count + 1, self._seconds + seconds
+        if self._count >= 8 * self.allowed:
+            self._judge(self.allowed * self._count / max(self._seconds, 1e-9))
+            self._count, self._seconds = 0, 0.0
+
+    def _judge(self, speed: float) -> None:
+        """Take `speed`, the answers a second with as many as now."""
+        if self._slower is not None:
+            (fewer, before), self._slower = self._slower, None
+            if speed < before * (1 + (self.allowed / fewer - 1) / 4):
+                self.allowed, self._rest = fewer, REST
+                return
+        if self._rest:
+            self._rest -= 1
+        elif self.allowed < self._most:
+            self._slower = self.allowed, speed
+            self.allowed = min(self._most, 2 * self.allowed)
 
     def slow_down(self) -> None:
         """The destination says that this was too much."""
-        self._starting = False
-        self._allowed = max(1.0, self._allowed / 2)
+        self.allowed, self._slower, self._rest = max(1, self.allowed // 2), None, REST
+        self._count, self._seconds = 0, 0.0
 
 
-def page_size(page: int, limits: Sequence[RateLimit], spans: Sequence[object]) -> int:
-    """Calls to a page: no more than one window of a limit lets through, and at least one user's."""
+def page_size(page: int, limits: Sequence[RateLimit], spans: Sequence[object], quota: int | None = None) -> int:
+    """Calls to a page: no more than one window of a limit lets through, or a part of a day; at least one user's."""
     least = min((limit.limit for limit in limits if limit.unit == "items"), default=page)
-    return max(1, min(page, least), len(spans))
+    return max(1, min(page, least, page if quota is None else quota // 4), len(spans))

@@ -10,6 +10,9 @@ from operator import itemgetter
 from audiencesync.delivery.pace import Load, load_of
 from audiencesync.model import Batch, Call, Packer, Progress, Refusal
 
+IDLE = 20
+"""Waves of a page that settle nobody, after which what is left is given up."""
+
 
 @dataclass(frozen=True, slots=True)
 class Read:
@@ -78,7 +81,9 @@ class PageUnderWay:
     end: str
     known: dict[str, str] = field(default_factory=dict)
     later: list[Call] = field(default_factory=list)
-    before: tuple[int, int, dict[str, str]] | None = None
+    settled: int = 0
+    idle: int = 0
+    before: dict[str, str] | None = None
     waiting: deque[Flight] = field(default_factory=deque)
     flying: int = 0
     touched: bool = False
@@ -107,13 +112,15 @@ class PageUnderWay:
     def next_wave(self, packer: Packer) -> Sequence[Call]:
         """Pack what waited for the answers that are here now; give back what no request comes of, and never will.
 
-        A wave that settled nobody and taught nothing would be the same again, for ever.
+        A wave that settled nobody and taught nothing would be the same again, for ever; and so may be many of which
+        each taught what the one before it had taken back.
         """
         calls, self.later = sorted(self.later, key=itemgetter(0, 1)), []
-        here = len(self.accepted), len(self.refused), dict(self.known)
-        if here == self.before:
+        settled = len(self.accepted) + len(self.refused)
+        self.idle = self.idle + 1 if settled == self.settled else 0
+        if self.idle > IDLE or (self.idle and self.known == self.before):
             return calls
-        self.before = here
+        self.settled, self.before = settled, dict(self.known)
         self.waiting.extend(self.pack(packer, calls))
         if self.waiting:
             return ()

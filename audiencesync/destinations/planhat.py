@@ -15,7 +15,7 @@ from pydantic import Field, SecretStr, field_validator
 from audiencesync.destinations.api import Api, clock_words, in_path
 from audiencesync.destinations.people import People, email_of, one_word
 from audiencesync.destinations.planhat_answers import is_answer, read
-from audiencesync.destinations.planhat_emails import ByEmail, held
+from audiencesync.destinations.planhat_emails import ByEmail, held, his_own
 from audiencesync.destinations.planhat_rows import ByExternalId, RowPacker, Rows, Ways
 from audiencesync.errors import AccountRefused, CallsRefused, NotThere, Throttled, Unanswered
 from audiencesync.model import Batch, Call, Channel, Content, Packer, Person, Receipt, Refusal, Trait
@@ -178,7 +178,7 @@ class Planhat(People):
                     found = _enduser(api, route, seconds=self.timeout.total_seconds())
                     there = there or found is not None
                     traits = {**((found or {}).get("custom") or {}), **traits}
-                yield person, traits if there else None
+                yield (person, traits) if there else (his_own(person), None)
 
     def _routes(self, person: Person) -> Iterator[str]:
         if self.match == "external_id" and person.id_kind != "email":

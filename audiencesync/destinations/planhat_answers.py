@@ -194,10 +194,6 @@ def _receipt(batch: Rows, seen: _Reading, again: set[int], status: int | None, q
             refused |= dict.fromkeys(members, found)
         elif not batch.asks:
             repacked += members
-    if len(retried) == 1 < len(batch.calls):  # one alone is taken for hopeless, so it goes in company
-        others = [index for index in (*refused, *range(at)) if index not in (*retried, *repacked)]
-        refused = {index: found for index, found in refused.items() if index not in others[:1]}
-        retried = sorted((*retried, *others[:1]))
     return Receipt(refused, tuple(retried), learned, repack=tuple(repacked))
 
 

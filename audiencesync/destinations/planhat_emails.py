@@ -23,7 +23,7 @@ from audiencesync.destinations.people import (
     refusal,
 )
 from audiencesync.destinations.planhat_rows import ID, WHY, Row, RowPacker, question
-from audiencesync.model import Batch, Call, Packed, Refusal
+from audiencesync.model import Batch, Call, Packed, Person, Refusal
 
 NO_EMAIL = refusal(MISSING_EMAIL, "Planhat is told to find people by their email, and this user has none")
 SHARED = refusal(SHARED_EMAIL, "another user with the same email has this trait there")
@@ -42,6 +42,12 @@ def held(value: str) -> Held | None:
     """Read what is remembered under `u:<key>:<user>`."""
     found, bar, email = value.removeprefix("!").partition("|")
     return Held(found, email, leave=value.startswith("!")) if bar else None
+
+
+def his_own(person: Person) -> Person:
+    """A user with what is remembered of him alone: an email or a trait that is another's stays the other's."""
+    return person._replace(known={name: value for name, value in person.known.items()
+                                  if name[:2] not in ("e:", "o:") or value == person.user_id})
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from audiencesync.project.files import ENVIRONMENT
 from audiencesync.project.page import Page, Place, nearest, read_page
 
 _REFERENCE = re.compile(r"\$\$|\$\{(?:(?P<name>[A-Za-z_]\w*)(?P<or>:-(?P<default>[^}]*))?\}|(?P<bad>[^}]*\}?))")
-_SECRET = re.compile(r"(?i)key$|token|passw|passphrase|secret|credential|authorization")
+_SECRET = re.compile(r"(?i)key$|^identifier$|token|passw|passphrase|secret|credential|authorization")
 _URL_PASSWORD = re.compile(r"://[^/@:\s]*:[^/@\s]+@|[?&](?:password|token|secret|api_?key)=[^&\s]")
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from audiencesync.errors import Problem
 
 LONGEST_SNIPPET = 160
-_SECRET_LINE = re.compile(r"(?i)(key|token|passw\w*|passphrase|secret|credentials?|authorization|url|state)"
+_SECRET_LINE = re.compile(r"(?i)(key|identifier|token|passw\w*|passphrase|secret|credentials?|authorization|url|state)"
                           r"(?P<end>[\"']?\s*:\s+).*")
 
 

@@ -92,12 +92,16 @@ def show_rates(rates: RateLimit | tuple[RateLimit, ...]) -> str:
     return show_rate(rates) if isinstance(rates, RateLimit) else ", ".join(map(show_rate, rates))
 
 
+LEAST = 0.001
+"""The least part of a limit that can be ours."""
+
+
 def parse_part(text: object) -> float:
-    """Read `50%` as 0.5; raise ValueError unless it lies above 0 % and at most at 100 %."""
-    if isinstance(text, float) and 0 < text <= 1:
-        return text
+    """Read `50%` as 0.5; raise ValueError unless it is from 0.1 % to 100 %."""
+    if isinstance(text, float | int) and not isinstance(text, bool) and LEAST <= text <= 1:
+        return float(text)
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", text) if isinstance(text, str) else None
-    if match is None or not 0 < float(match[1]) <= 100:
+    if match is None or not LEAST <= float(match[1]) / 100 <= 1:
         raise ValueError(f"{text!r} is no part; write 50%")
     return float(match[1]) / 100
 

@@ -82,8 +82,8 @@ def _changed(computation_id: int, from_run: int, to_run: int, table: FromClause,
     differs = func.max(case((now, 1), else_=0)) != func.max(case((then, 1), else_=0))
     if follows:
         column = included_column(table.c.included, follows)
-        differs = or_(differs, func.max(case((now, column), else_=null())) != func.max(case((then, column),
-                                                                                           else_=null())))
+        before, after = (func.max(case((when, column), else_=null())) for when in (then, now))
+        differs = or_(differs, and_(after.is_not(None), or_(before.is_(None), before != after)))
     return valued(to_run, table).where(table.c.computation_id == computation_id, touched).having(differs)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, select
 
 from audiencesync.model import Call, Packer
 from audiencesync.store.connect import Store
@@ -36,7 +36,7 @@ def remember(store: Store, connection: Connection, destination: str, learned: Ma
     connection.execute(delete(identities).where(*mine), store.backend.parameters("names", list(learned)))
     fresh = [{"destination": destination, "name": name, "value": value} for name, value in learned.items() if value]
     if fresh:
-        connection.execute(insert(identities), fresh)
+        connection.execute(store.backend.add(identities), fresh)
 
 
 def forget_all(connection: Connection, destination: str) -> None:

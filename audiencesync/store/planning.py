@@ -23,6 +23,7 @@ from sqlalchemy import (
     insert,
     literal,
     null,
+    or_,
     select,
     union_all,
 )
@@ -100,7 +101,8 @@ def think(held: Stage, slot: int, computation_id: int, run: int, follows: str = 
         return found[0], found[1], 0
     then, now = included_column(told.c.included, follows), included_column(staged.c.included, follows)
     moved = (select(literal(slot), staged.c.user_id, literal(TO), null(), staged.c.included)
-             .select_from(staged.join(told, told.c.user_id == staged.c.user_id)).where(then != now))
+             .select_from(staged.join(told, told.c.user_id == staged.c.user_id))
+             .where(now.is_not(None), or_(then.is_(None), then != now)))
     again = held.connection.execute(insert(planned).from_select(columns, moved), execution_options=counted).rowcount
     return found[0], found[1], again
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
 
 import orjson
 from sqlalchemy import select
 
-from audiencesync.model import Envelope
+from audiencesync.model import Content, Envelope, Sync
 from audiencesync.store.connect import Store
 from audiencesync.store.syncs import envelope_of
 from audiencesync.store.tables import computations, positions, spans, syncs
@@ -43,11 +44,19 @@ def known_positions(store: Store, destination: str) -> Mapping[int, Position]:
 
 
 def known_keys(store: Store, destination: str) -> tuple[str, ...]:
-    """The keys of all computations that the destination was ever told, or was about to be."""
-    query = (select(computations.c.key).join(positions, positions.c.computation_id == computations.c.id)
-             .where(positions.c.destination == destination).order_by(computations.c.key))
+    """The keys of all computations that the destination was ever told, or is being told."""
+    stands = (select(computations.c.key).join(positions, positions.c.computation_id == computations.c.id)
+              .where(positions.c.destination == destination))
+    begun = (select(computations.c.key).join(spans, spans.c.computation_id == computations.c.id)
+             .join(syncs, syncs.c.id == spans.c.sync_id)
+             .where(syncs.c.destination == destination, syncs.c.status == "open"))
     with store.read() as connection:
-        return tuple(connection.execute(query).scalars())
+        return tuple(sorted(connection.execute(stands.union(begun)).scalars()))
+
+
+def full_content(store: Store, sync: Sync) -> Content:
+    """What a sync's calls have in common, with the keys that the destination may hold besides."""
+    return replace(sync.content, keys=known_keys(store, sync.destination))
 
 
 def last_envelope(store: Store, destination: str, computation_id: int) -> Envelope:

@@ -11,6 +11,7 @@ import orjson
 
 from audiencesync.delivery import Pace
 from audiencesync.model import Destination
+from audiencesync.schedule import RateLimit
 from audiencesync.store import accounts
 from audiencesync.store.connect import Store
 
@@ -28,6 +29,7 @@ class Allowance:
     monotonic: Callable[[], float]
     quota: int | None
     kept: bool
+    limits: tuple[RateLimit, ...] = ()
     day: str = ""
     before: int = 0
 
@@ -47,7 +49,7 @@ class Allowance:
         if self.kept:
             now = accounts.account(self.store, self.name)[1]
             spent = self.pace.remembered(self.monotonic())
-            accounts.note(self.store, self.name, paced=_written(now, spent))
+            accounts.note(self.store, self.name, paced=_written(now, self.limits, spent))
 
 
 def allowance(store: Store, name: str, destination: Destination, monotonic: Callable[[], float]) -> Allowance:
@@ -67,22 +69,23 @@ def allowance(store: Store, name: str, destination: Destination, monotonic: Call
     pace = Pace(limits, budget=None if quota is None else quota - used, renews=at + (midnight - now).total_seconds())
     if kept:
         if known.paced:
-            pace.recall(_recalled(known.paced, now), at)
-        accounts.note(store, name, paced=_written(now, None))
-    return Allowance(store, name, pace, monotonic, quota, kept, today, used)
+            pace.recall(_recalled(known.paced, limits, now), at)
+        accounts.note(store, name, paced=_written(now, limits, None))
+    return Allowance(store, name, pace, monotonic, quota, kept, limits, today, used)
 
 
 def _day(now: datetime) -> str:
     return now.astimezone(UTC).date().isoformat()
 
 
-def _written(now: datetime, spent: Any) -> str:
-    return orjson.dumps({"at": now, "spent": spent}).decode()
+def _written(now: datetime, limits: tuple[RateLimit, ...], spent: Any) -> str:
+    return orjson.dumps({"at": now, "limits": list(map(list, limits)), "spent": spent}).decode()
 
 
-def _recalled(text: str, now: datetime) -> list[list[tuple[float, int]]] | None:
+def _recalled(text: str, limits: tuple[RateLimit, ...], now: datetime) -> list[list[tuple[float, int]]] | None:
+    """What still counts against each limit; None where that is not known, as of limits that were others."""
     found = orjson.loads(text)
-    if found["spent"] is None:
+    if found["spent"] is None or found.get("limits") != list(map(list, limits)):
         return None
     passed = (now - datetime.fromisoformat(found["at"])).total_seconds()
     return [[(seconds - passed, weight) for seconds, weight in window] for window in found["spent"]]

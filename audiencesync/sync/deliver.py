@@ -17,8 +17,8 @@ from audiencesync.store.connect import Store
 from audiencesync.sync import fields
 from audiencesync.sync.allowance import Allowance, allowance
 from audiencesync.sync.blocked import blocked_account
-from audiencesync.sync.opening import Agenda
-from audiencesync.sync.transit import AGAIN, Tick, Transit, remember_stop
+from audiencesync.sync.opening import AGAIN, Agenda
+from audiencesync.sync.transit import Tick, Transit, remember_stop
 from audiencesync.sync.wire import Threads, Wire
 
 __all__ = ["AGAIN", "Courier", "Tick"]
@@ -51,20 +51,24 @@ class Courier:
         lease = leases.acquire(self.store, f"destination:{name}", holder=self.holder, life=life,
                                monotonic=self.monotonic)
         wire = self.wire(self.destination)
-        allowed = allowance(self.store, name, self.destination, self.monotonic)
         try:
-            yield from self._work_all(lease, wire, allowed)
-            allowed.close()
+            allowed = allowance(self.store, name, self.destination, self.monotonic)
+            try:
+                yield from self._work_all(lease, wire, allowed)
+            finally:
+                if lease.remaining > 0:  # else whoever took over counts by himself
+                    allowed.close()
         finally:
             if wire.close():  # else the lease keeps everybody off until the last byte's deadline
                 leases.release(self.store, lease)
 
-    def _prepared(self) -> bool:
+    def _prepared(self, lease: leases.Lease) -> bool:
         """Whether the fields are there that the keys at hand need, as far as that lies with the destination."""
         name, again = self.agenda.destination, self.agenda.typed and self._first
         self._first = False
         try:
-            fields.prepare(self.store, name, self.destination, self.agenda.keys, again=again)
+            fields.prepare(self.store, name, self.destination, self.agenda.keys, again=again,
+                           beat=lambda: leases.renew(self.store, lease))
         except DeliveryError as error:
             at, pause = self.monotonic(), isinstance(error, AccountRefused)
             stop = Stop(reason=str(error), pause=pause, until=None if error.wait is None else at + error.wait)
@@ -81,7 +85,7 @@ class Courier:
             self.outcomes.append(blocked)
             return
         syncs.unsettle(self.store, lease, syncs.open_syncs(self.store, name), settle=self.destination.settle)
-        while (blocked := self._blocked(name)) is None and self._prepared() and (
+        while (blocked := self._blocked(name)) is None and self._prepared(lease) and (
                 sync := self.agenda.next_sync(lease)) is not None:
             outcome = yield from Transit(self.store, self.destination, self.agenda, lease, wire, allowed, sync,
                                          self.monotonic, self.draw, self.interrupted).work()

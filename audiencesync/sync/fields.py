@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import orjson
 
-from audiencesync.errors import CallsRefused
+from audiencesync.errors import AccountRefused, CallsRefused, DeliveryError, Unanswered
 from audiencesync.model import Destination, Trait
 from audiencesync.store import identities
 from audiencesync.store.connect import Store
@@ -15,58 +16,108 @@ from audiencesync.store.connect import Store
 PATIENCE = timedelta(hours=1)
 """How long a scheduled sync takes it for true that a field is missing or of another type."""
 
+SOON = timedelta(minutes=1)
+"""How long it leaves fields alone that could not be asked for."""
+
+TRUST = timedelta(days=1)
+"""How long a field that was there is taken to be there still."""
+
 HELP = "mend it there, then: audiencesync sync"
 
 
+class Unfit(NamedTuple):
+    """Why nothing of a key can be sent: `status` is held (a person must mend it) or waiting (it may pass)."""
+
+    why: str
+    status: str
+
+
 def unfit(store: Store, name: str, destination: Destination, kinds: Mapping[str, str | None], *,
-          lately: bool = True) -> Mapping[str, str]:
+          lately: bool = True) -> Mapping[str, Unfit]:
     """Why nothing of these keys can be sent, whose kinds of ids are given: their ids, or their fields there.
 
     A field counts as it was seen `lately`, or as it was seen last.
     """
-    found = {key: f"{name} knows nobody by {kind}; it takes {' or '.join(destination.id_kinds)}"
+    found = {key: Unfit(f"{name} knows nobody by {kind}; it takes {' or '.join(destination.id_kinds)}", "held")
              for key, kind in kinds.items() if kind is not None and kind not in destination.id_kinds}
     seen = identities.known(store, name, [f"unfit:{key}" for key in kinds])
     if not seen:
         return found
-    with store.read() as connection:
-        now = store.now(connection)
-    said = {of.partition(":")[2]: orjson.loads(value) for of, value in seen.items()}
-    return {key: one["why"] for key, one in said.items()
-            if not lately or now - datetime.fromisoformat(one["at"]) < PATIENCE} | found
+    now = _now(store)
+    for of, value in seen.items():
+        said, key = orjson.loads(value), of.partition(":")[2]
+        patience = SOON if said["status"] == "waiting" else PATIENCE
+        if key not in found and (not lately or now - datetime.fromisoformat(said["at"]) < patience):
+            found[key] = Unfit(said["why"], said["status"])
+    return found
 
 
-def prepare(store: Store, name: str, destination: Destination, keys: Callable[[], Iterable[str]], *,
-            again: bool) -> None:
-    """Have the fields declared that were not yet, and remember how they stand. Raises a DeliveryError.
+def prepare(store: Store, name: str, destination: Destination, keys: Callable[[], Iterable[str]], *, again: bool,
+            beat: Callable[[], None]) -> None:
+    """Have the fields declared that were not yet, and remember how they stand; `beat` keeps the lease meanwhile.
 
-    With `again` also those are looked at that were unfit a moment ago, since a person may have mended them.
+    With `again` also those are looked at that were unfit a moment ago, since a person may have mended them. What goes
+    wrong with some fields concerns their keys alone; a DeliveryError is raised when there is no other.
     """
     if type(destination).prepare is Destination.prepare:
         return
     asked = sorted(set(keys()))
-    ready = identities.known(store, name, [f"field:{key}" for key in asked])
-    left = [key for key in asked if f"field:{key}" not in ready]
+    ready = _trusted(store, name, asked)
+    left = [key for key in asked if key not in ready]
     if left and not again:
         known = unfit(store, name, destination, dict.fromkeys(left))
         left = [key for key in left if key not in known]
-    if not left:
-        return
-    create = bool(getattr(destination, "create_fields", True))
+    found: dict[str, Trait] = {}
     try:
-        found = list(destination.prepare(left, create=create))
-    except CallsRefused as error:
-        found = [Trait(key, "wrong", str(error)) for key in left]
-    note(store, name, found)
+        for field in _each(destination, left) if left else ():
+            found[field.name] = field
+            beat()
+    except DeliveryError as error:
+        note(store, name, found.values())
+        fit = ready or any(field.status in ("ready", "made") for field in found.values())
+        if not (fit or isinstance(error, CallsRefused)):
+            raise
+        status = "held" if isinstance(error, CallsRefused | AccountRefused) else "waiting"
+        _note_unfit(store, name, {key: Unfit(str(error), status) for key in left if key not in found})
+    else:
+        note(store, name, found.values())
+
+
+def _each(destination: Destination, keys: list[str]) -> Iterable[Trait]:
+    try:
+        yield from destination.prepare(keys, create=bool(getattr(destination, "create_fields", True)))
+    except (DeliveryError, GeneratorExit):
+        raise
+    except Exception as error:  # what somebody else's class raises must not end the other destinations
+        raise Unanswered(f"the destination failed in itself: {type(error).__name__}") from error
 
 
 def note(store: Store, name: str, found: Iterable[Trait]) -> None:
-    """Remember how fields stand, so that nobody is asked again."""
+    """Remember how fields stand, so that nobody is asked again before long."""
+    fields = list(found)
+    fit = [field.name for field in fields if field.status in ("ready", "made")]
+    now = orjson.dumps(_now(store)).decode()
     with store.write() as connection:
-        now = store.now(connection)
-        learned: dict[str, str] = {}
-        for field in found:
-            fit = field.status in ("ready", "made")
-            why = orjson.dumps({"at": now, "why": field.words}).decode()
-            learned |= {f"field:{field.name}": "1" if fit else "", f"unfit:{field.name}": "" if fit else why}
-        identities.remember(store, connection, name, learned)
+        identities.remember(store, connection, name, {f"field:{key}": now for key in fit}
+                            | {f"unfit:{key}": "" for key in fit})
+    _note_unfit(store, name, {field.name: Unfit(field.words, "held") for field in fields if field.name not in fit})
+
+
+def _note_unfit(store: Store, name: str, found: Mapping[str, Unfit]) -> None:
+    now = _now(store)
+    learned = {f"unfit:{key}": orjson.dumps({"at": now, **one._asdict()}).decode() for key, one in found.items()}
+    with store.write() as connection:
+        identities.remember(store, connection, name, {f"field:{key}": "" for key in found} | learned)
+
+
+def _trusted(store: Store, name: str, keys: Iterable[str]) -> set[str]:
+    """The keys whose fields were there within a day; whoever deletes one there is noticed by the next."""
+    known = identities.known(store, name, [f"field:{key}" for key in keys])
+    now = _now(store)
+    return {of.partition(":")[2] for of, value in known.items()
+            if now - datetime.fromisoformat(orjson.loads(value)) < TRUST}
+
+
+def _now(store: Store) -> datetime:
+    with store.read() as connection:
+        return store.now(connection)

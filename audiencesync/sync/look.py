@@ -11,6 +11,7 @@ from audiencesync.model import Sync
 from audiencesync.store import runs
 from audiencesync.store.positions import NOWHERE, Position
 from audiencesync.sync.brakes import Target
+from audiencesync.sync.fields import Unfit
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Look(NamedTuple):
     stopped: dict[int, runs.Due]
     free: list[runs.Due]
     positions: Mapping[int, Position]
-    unfit: Mapping[str, str]
+    unfit: Mapping[str, Unfit]
 
 
 def stopped(known: runs.Due, positions: Mapping[int, Position]) -> bool:

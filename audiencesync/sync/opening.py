@@ -17,6 +17,8 @@ from audiencesync.sync.brakes import Target
 from audiencesync.sync.envelopes import envelope, farewell
 from audiencesync.sync.look import Look, Ready, Waiting, stopped
 
+AGAIN = "run the same command again; it goes on where this one stopped"
+
 
 @dataclass(slots=True)
 class Agenda:
@@ -127,7 +129,8 @@ class Agenda:
             self.waiting[known.key] = Waiting("skipped", known.pause_reason or "paused", None,
                                               f"audiencesync resume {known.key}")
         elif known.key in look.unfit:
-            self.waiting[known.key] = Waiting("held", look.unfit[known.key], None, fields.HELP)
+            why, status = look.unfit[known.key]
+            self.waiting[known.key] = Waiting(status, why, None, fields.HELP if status == "held" else AGAIN)
 
     def _note_held(self, known: runs.Due, hold: brakes.Hold) -> None:
         kind, why, help_ = brakes.held(known.key, self.destination, hold)

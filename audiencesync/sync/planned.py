@@ -27,7 +27,7 @@ def plan_sync(thought: Store, held: Stage, desk: Desk, audience: Audience, ident
     if status == "ready" and span.envelope.id_kind not in desk.settings.id_kinds:
         status, reason = "held", f"{desk.name} knows nobody by {span.envelope.id_kind}"
     elif status == "ready" and span.key in desk.unfit:
-        status, reason = "held", desk.unfit[span.key]
+        reason, status = desk.unfit[span.key]
     slot, mode, part = next(desk.numbers), "incremental" if run else "initial", ""
     follows = span.envelope.follows
     entered, exited, moved = planning.think(held, slot, identity, run, follows)

@@ -59,13 +59,14 @@ def declare(store: Store | None, name: str, destination: Destination, audiences:
     kinds = {key: due.id_kind for key, due in (runs.latest(store, keys) if store else {}).items()}
     strange = {key: kind for key, kind in kinds.items() if kind is not None and kind not in destination.id_kinds}
     if store and strange:
-        yield from (Trait(key, "wrong", why) for key, why in fields.unfit(store, name, destination, strange).items())
+        unfit = fields.unfit(store, name, destination, strange)
+        yield from (Trait(key, "wrong", one.why) for key, one in unfit.items())
 
 
 def _help(destination: Destination, *, seen: bool) -> str:
     """Who declares a missing field: a sync looks once, before a key is sent the first time."""
     if seen:
-        return f"it was there when a sync looked, and none looks again: {FIX}"
+        return f"it was there when a sync looked, which they do once a day: {FIX}"
     makes = getattr(destination, "create_fields", True)
     return f"{'the next sync declares it, or' if makes else 'to declare it'}: {FIX}"
 

@@ -17,6 +17,7 @@ from audiencesync.store.views import Door, Known, doors, known
 from audiencesync.sync import brakes, fields
 from audiencesync.sync.brakes import Hold
 from audiencesync.sync.due import desks
+from audiencesync.sync.fields import Unfit
 from audiencesync.sync.troubles import troubles
 
 
@@ -41,7 +42,7 @@ class Overview:
     defined: Mapping[str, Audience]
     slots: tuple[tuple[str, datetime | None], ...] = ()
     """Each schedule, and when it is due next; None before its first run."""
-    unfit: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    unfit: Mapping[tuple[str, str], Unfit] = field(default_factory=dict)
     """Why nothing of a key can be sent to a destination."""
 
     @cached_property
@@ -80,7 +81,7 @@ def overview(project: Project, store: Store, *, counted: bool = True) -> Overvie
                     _unfit(project, store, found))
 
 
-def _unfit(project: Project, store: Store, found: Sequence[Known]) -> dict[tuple[str, str], str]:
+def _unfit(project: Project, store: Store, found: Sequence[Known]) -> dict[tuple[str, str], Unfit]:
     kinds = {one.key: one.id_kind for one in found if one.retired_at is None}
     goes = {audience.key: audience.destinations for audience in project.audiences if audience.key in kinds}
     return {(key, name): why for name, settings in project.destinations.items()

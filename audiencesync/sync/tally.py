@@ -15,8 +15,9 @@ from audiencesync.schedule import show_rates
 from audiencesync.store import content, identities, planning, syncs
 from audiencesync.store.connect import Store
 from audiencesync.store.decisions import Decision
-from audiencesync.store.positions import Position
+from audiencesync.store.positions import Position, full_content
 from audiencesync.store.runs import Due
+from audiencesync.sync.fields import Unfit
 
 
 class Slot(NamedTuple):
@@ -50,7 +51,7 @@ class Desk:
     numbers: Iterator[int]
     decided: Mapping[int, Decision]
     stands: Mapping[int, Position]
-    unfit: Mapping[str, str] = field(default_factory=dict)
+    unfit: Mapping[str, Unfit] = field(default_factory=dict)
     leaving: Sequence[Due] = ()
     slots: list[Slot] = field(default_factory=list)
     approved: list[tuple[str, Span]] = field(default_factory=list)
@@ -71,7 +72,7 @@ def delivery(store: Store, thought: Store, desk: Desk) -> PlannedDelivery:
     tally = _Tally()
     if desk.blocked is None:
         for sync in desk.open:
-            size = page_size(desk.settings.page, limits, sync.spans)
+            size = page_size(desk.settings.page, limits, sync.spans, desk.settings.quota())
             _count(store, tally, desk, sync, content.pages(store, sync, size=size))
             desk.rows += [PlannedSync(span.key, desk.name, sync.mode, "goes on", tally.values[index, True],
                                       tally.values[index, False], 0, "an earlier command began it")
@@ -79,7 +80,7 @@ def delivery(store: Store, thought: Store, desk: Desk) -> PlannedDelivery:
         desk.slots.sort(key=lambda slot: (*slot.sync, slot.span.key))
         for _, same in groupby(desk.slots, key=attrgetter("sync")):
             thinking = draft(desk.name, [slot.span for slot in same])
-            size = page_size(desk.settings.page, limits, thinking.spans)
+            size = page_size(desk.settings.page, limits, thinking.spans, desk.settings.quota())
             _count(store, tally, desk, thinking, content.pages(thought, thinking, size=size, table=planning.planned,
                                                                retried=False))
     going_on = desk.open if desk.blocked is None else ()
@@ -100,7 +101,7 @@ class _Tally:
 
 
 def _count(store: Store, tally: _Tally, desk: Desk, sync: Sync, pages: Iterable[Page]) -> None:
-    packer = desk.settings.packer(sync.content)
+    packer = desk.settings.packer(full_content(store, sync))
     tally.values = Counter()
     for page in pages:
         known = identities.of_page(store, desk.name, packer, page.calls)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from operator import itemgetter
 
@@ -14,16 +14,14 @@ from audiencesync.errors import DeliveryError
 from audiencesync.model import Destination, Outcome, Packer, Page, Sync
 from audiencesync.store import accounts, content, identities, leases, syncs
 from audiencesync.store.connect import Store
-from audiencesync.store.positions import known_keys
+from audiencesync.store.positions import full_content
 from audiencesync.sync.allowance import Allowance
 from audiencesync.sync.blocked import blocked_account
-from audiencesync.sync.opening import Agenda
+from audiencesync.sync.opening import AGAIN, Agenda
 from audiencesync.sync.wire import Wire
 
 GLANCE = 0.25
 """Seconds between two looks at whether this process shall end."""
-
-AGAIN = "run the same command again; it goes on where this one stopped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +56,11 @@ class Transit:
     def work(self) -> Generator[Tick, None, Outcome]:
         """Do what the machine says until the sync is done or stops; what became of it."""
         sync, lease, settings, told = self.sync, self.lease, self.destination, 0
-        size = page_size(settings.page, settings.limits(), sync.spans)
+        size = page_size(settings.page, settings.limits(), sync.spans, settings.quota())
         refused = syncs.rejected_counts(self.store, sync.destination)
         pages = content.pages(self.store, sync, size=size,
                               retried=any(span.computation_id in refused for span in sync.spans))
-        packer = settings.packer(replace(sync.content, keys=known_keys(self.store, sync.destination)))
+        packer = settings.packer(full_content(self.store, sync))
         machine = Delivery(packer, claimed=sync.claimed, acknowledged=sync.acknowledged,
                            concurrency=_concurrency(settings, size), pace=self.allowed.pace, draw=self.draw,
                            told=sync.sent or int(syncs.was_told(self.store, sync.destination)))
@@ -105,6 +103,7 @@ class Transit:
 
     def _look(self, machine: Delivery) -> None:
         self._looked = self.monotonic()
+        self.allowed.note()
         name = self.sync.destination
         blocked = blocked_account(self.store, self.agenda.project.root, name, self.destination)
         if blocked is not None:
@@ -131,7 +130,6 @@ class Transit:
             self._named = True
         syncs.advance(self.store, self.lease, sync, step.progress, settle=self.destination.settle,
                       finished=step.finished)
-        self.allowed.note()
         machine.committed(step, self.monotonic())
         for outcome, found in (("accepted", step.progress.accepted),
                                ("rejected", [call for call, _ in step.progress.refused])):

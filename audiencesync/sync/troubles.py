@@ -45,8 +45,9 @@ def troubles(seen: Overview) -> Iterator[Trouble]:
     for one in seen.standings:
         yield from _of_sync(seen, one, first=one.sync not in told)
         told.add(one.sync)
-    for (key, name), why in seen.unfit.items():
-        yield Trouble("fields", f"{key} at {name}", why, fields.HELP, key=key, destination=name)
+    for (key, name), (why, status) in seen.unfit.items():
+        kind, help_ = ("fields", fields.HELP) if status == "held" else ("retry", AGAIN)
+        yield Trouble(kind, f"{key} at {name}", why, help_, key=key, destination=name)
     for name in seen.project.destinations:
         yield from _late(seen, name)
     for left in seen.taken:
