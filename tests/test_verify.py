@@ -358,3 +358,19 @@ def test_a_wild_value_is_one_document_and_one_short_row(tmp_path: Path) -> None:
         text = it.run("verify", "planhat").out
         assert max(map(len, text.splitlines())) < 150
         assert "\x1b" not in text
+
+
+def test_who_is_gone_takes_nobody_elses_email_along(tmp_path: Path) -> None:
+    """A user who once had an email's trait, and whose enduser is gone, is made anew beside the one who has it now."""
+    sql = ("/* audiencesync\ninclude: [email, company_id]\n*/\nSELECT user_id, 'same@example.com' AS email, "
+           "'acme' AS company_id FROM orders WHERE at <= :now GROUP BY user_id\n")
+    with town(tmp_path, "sqlite:///s.db", "planhat", vip=sql) as it:
+        server = it.servers["planhat"]
+        it.shop.orders("a", "b")
+        it.run("sync", "--as-of", "2026-02-01")
+        it.shop.forget("a")
+        it.run("sync", "--as-of", "2026-02-02")
+        remove(server, "b")
+        verified(it, "planhat", code=3)
+        it.run("backfill", "vip")
+        assert {person.get("externalId") for person in server.people.values()} == {"a", "b"}
