@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -46,7 +47,7 @@ COMMAND = str(Path(sys.executable).with_name("audiencesync"))
 SQL = ("/* audiencesync\ninclude: [{include}]\n*/\n"
        "SELECT user_id, user_id || '@example.com' AS email, 'acme' AS company_id FROM users WHERE inside >= {number}\n")
 HEADER = ("destination", "audiences", "sync", "requests", "of which", "MB sent", "naive", "at its limits",
-          "naive at its limits", "here")
+          "naive at its limits", "here", "CPU")
 
 
 class SegmentServer(Recorder):
@@ -136,7 +137,7 @@ def measure(case: Case, users: int) -> list[list[str]]:
 def row(case: Case, users: int, fake: Any, what: str, root: Path) -> list[str]:
     """One sync and what it took; `users` changed in each audience."""
     before = fake.requests, fake.received, getattr(fake, "items", 0), Counter(fake.routes)
-    began = perf_counter()
+    began, cpu = perf_counter(), spent()
     said = subprocess.run([COMMAND, "--project", str(root), "sync", "-o", "json"], env={**os.environ},
                           capture_output=True, check=False)
     seconds, requests = perf_counter() - began, fake.requests - before[0]
@@ -148,7 +149,13 @@ def row(case: Case, users: int, fake: Any, what: str, root: Path) -> list[str]:
     routes = "; ".join(f"{count:,} {route}" for route, count in (Counter(fake.routes) - before[3]).items())
     return [case.name, str(case.audiences), what, f"{requests:,}", routes, f"{(fake.received - before[1]) / 1e6:.1f}",
             f"{naive:,}", hours(real, requests, getattr(fake, "items", 0) - before[2]), hours(real, naive, naive),
-            f"{seconds:.0f} s"]
+            f"{seconds:.0f} s", f"{spent() - cpu:.0f} s"]
+
+
+def spent() -> float:
+    """CPU seconds of the syncs so far, without the servers, which are this process."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def hours(destination: Any, requests: int, items: int) -> str:
