@@ -48,7 +48,8 @@ EVERY = 40
 """One customer of so many takes part."""
 
 KILLS = [["request.answered:40", "page.claimed:2", "request.sending:9"],
-         ["page.acknowledging:2", "request.answered:15"], ["sync.closing:2", "page.acknowledged:3"], ["request.sending:3", "sync.opened:4", "sync.closed:3"], []]
+         ["page.acknowledging:2", "request.answered:15"],
+         ["sync.closing:2", "page.acknowledged:3"], ["request.sending:3", "sync.opened:4", "sync.closed:3"], []]
 """Where the process is killed, one attempt after another, at each of the days."""
 
 Pair = tuple[str, str]
