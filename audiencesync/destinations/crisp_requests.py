@@ -125,11 +125,16 @@ class Plan(NamedTuple):
 
 def in_searches(emails: Sequence[str], most: int) -> Iterable[Sequence[str]]:
     """As many emails together as one search may name: `most`, and no more than an address may be long."""
-    start = 0
-    for end in range(1, len(emails) + 1):
-        if end == len(emails) or end - start == most or len(_searched(emails[start:end + 1])) > LONGEST_SEARCH:
-            yield emails[start:end]
-            start = end
+    bare = len(_searched(()))
+    start, length = 0, bare
+    for at, email in enumerate(emails):
+        mine = len(_searched((email,))) - bare
+        if at > start and (at - start == most or length + mine > LONGEST_SEARCH):
+            yield emails[start:at]
+            start, length = at, bare
+        length += mine + len(quote(","))
+    if emails:
+        yield emails[start:]
 
 
 def _searched(emails: Iterable[str]) -> str:
