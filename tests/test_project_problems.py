@@ -94,8 +94,8 @@ def test_all_mistakes_of_all_files_are_told_at_once(tmp_path):
     ("type: toy, ", "type: toy, timeout: fast, ",
      "audiencesync.yml:4:29: 'fast' is not a duration; write 5s, 15m, 2h or 30d"),
     ("type: toy, ", "type: toy, rate: fast, ",
-     "audiencesync.yml:4:26: 'fast' is not a rate; "
-     "write 800 (items a second), 50/30s (requests in a window) or 500KB/1s"),
+     ("audiencesync.yml:4:26: 'fast' is not a rate; write 800 (items a second), 50/30s (requests in a window) "
+      "or 500KB/1s")),
     ('write_key: "${TOY_KEY}"', "", "audiencesync.yml:4:3: the key 'write_key' is missing"),
     ("${TOY_KEY}", "${TOY_KEYS}", "audiencesync.yml:4:32: environment variable TOY_KEYS is not set"),
     ("${TOY_KEY}", "${EMPTY}", "audiencesync.yml:4:32: environment variable EMPTY is empty"),
