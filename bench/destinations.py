@@ -148,7 +148,7 @@ def row(case: Case, users: int, fake: Any, what: str, root: Path) -> list[str]:
     real = kind.model_validate({**kind.example, **case.settings})
     routes = "; ".join(f"{count:,} {route}" for route, count in (Counter(fake.routes) - before[3]).items())
     return [case.name, str(case.audiences), what, f"{requests:,}", routes, f"{(fake.received - before[1]) / 1e6:.1f}",
-            f"{naive:,}", hours(real, requests, getattr(fake, "items", 0) - before[2]), hours(real, naive, naive),
+            f"{naive:,}", duration(real, requests, getattr(fake, "items", 0) - before[2]), duration(real, naive, naive),
             f"{seconds:.0f} s", f"{spent() - cpu:.0f} s"]
 
 
@@ -158,10 +158,12 @@ def spent() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def hours(destination: Any, requests: int, items: int) -> str:
+def duration(destination: Any, requests: int, items: int) -> str:
     """The time that so many requests and identify calls take at a destination's real limits."""
     seconds = Cost(requests, items=items).seconds(destination.limits(), destination.quota()) or 0.0
-    return f"{seconds / 3600:.2f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
+    if seconds < 3600:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
 
 
 def main() -> None:
