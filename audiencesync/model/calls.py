@@ -40,11 +40,14 @@ class Content:
     """What a sync's calls have in common: its secret (bytes, for messageIds) and an envelope for each span.
 
     `keys` are those of every computation the destination was ever told, for one who has to take back all of them.
+    `anew` says that everybody is told again, as of a backfill, since people may have been lost there: who is remembered
+    to be there is looked for again, or made again.
     """
 
     secret: bytes
     envelopes: tuple[Envelope, ...]
     keys: tuple[str, ...] = ()
+    anew: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ def known_keys(store: Store, destination: str) -> tuple[str, ...]:
 
 def full_content(store: Store, sync: Sync) -> Content:
     """What a sync's calls have in common, with the keys that the destination may hold besides."""
-    return replace(sync.content, keys=known_keys(store, sync.destination))
+    return replace(sync.content, keys=known_keys(store, sync.destination), anew=sync.mode == "backfill")
 
 
 def last_envelope(store: Store, destination: str, computation_id: int) -> Envelope:
