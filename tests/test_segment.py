@@ -277,12 +277,21 @@ def test_the_write_key_travels_as_basic_auth_with_its_colon() -> None:
 
 
 @pytest.mark.parametrize(("status", "body"), [
-    (200, b""), (200, b"OK"), (200, b"<html>fine</html>"), (200, b'{"success": true}'), (201, b"null"),
+    (200, b""), (200, b"OK"), (200, b'{"success": true}'), (201, b"null"),
     (202, b"[false]"), (200, b'{"ok": true, "errors": [], "retry": false}'), (204, b"")])
 def test_a_2xx_is_a_yes_whatever_its_words(status: int, body: bytes) -> None:
     with Recorder([Fault(status=status, body=body)]) as server, closing(at(server.url).channel()) as channel:
         [batch] = at(server.url).packer(content()).pack([Call("u", 0, True, None)]).batches
         assert channel.send(batch, seconds=5) == {}
+
+
+def test_a_page_of_html_is_nobodys_yes() -> None:
+    """A proxy's, who wants somebody to log in."""
+    with Recorder([Fault(status=200, body=b"\n <html>log in</html>")]) as server, \
+            closing(at(server.url).channel()) as channel:
+        [batch] = at(server.url).packer(content()).pack([Call("u", 0, True, None)]).batches
+        with pytest.raises(Unanswered, match="none of Segment's answers"):
+            channel.send(batch, seconds=5)
 
 
 def partly_refused(errors: object) -> dict[int, str]:

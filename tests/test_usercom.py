@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 
 import orjson
 import pytest
@@ -30,9 +31,9 @@ def made(*keys: str, kind: str = "user_id") -> Content:
 
 
 def bring(server: UserComFake, *calls: Call, before: Journal | None = None, kind: str = "user_id", declare: bool = True,
-          size: int = 50, **settings: object) -> Journal:
+          size: int = 50, anew: bool = False, **settings: object) -> Journal:
     """A sync of these calls, its attributes declared first."""
-    destination, what = at(server.url, **settings), made(kind=kind)
+    destination, what = at(server.url, **settings), replace(made(kind=kind), anew=anew)
     if declare:
         list(destination.prepare(KEYS, create=True))
     journal = drive(destination, destination.packer(what), sorted(calls, key=lambda call: call[:2]), size=size,
@@ -481,3 +482,20 @@ def test_its_address_limits_and_account() -> None:
     assert [str(limit) for limit in shop.limits()] == ["RateLimit(limit=5, seconds=1.0, unit='requests')"]
     other = UserCom.model_validate({"api_key": "x" * 64, "subdomain": "Shop", "url": "https://proxy.example/u"})
     assert other.fingerprint() == shop.fingerprint()
+
+
+def test_of_two_users_with_one_email_only_the_first_sends_it() -> None:
+    """Else User.com might take the second for the first, if it also matches by email."""
+    with UserComFake() as server:
+        first = bring(server, true("ann", email="same@b.co"), true("bob", email="Same@b.co"))
+        bring(server, true("cem", email="same@b.co"), before=first)
+        assert {person["custom_id"]: person.get("email") for person in server.people.values()} == {
+            "ann": "same@b.co", "bob": None, "cem": None}
+
+
+def test_a_backfill_makes_those_anew_who_were_lost_there() -> None:
+    with UserComFake() as server:
+        first = bring(server, true("ann"), true("bob"))
+        server.people.clear()
+        bring(server, true("ann"), true("bob"), before=first, anew=True)
+        assert {user for (user, _), value in server.holds().items() if value is True} == {"ann", "bob"}

@@ -42,7 +42,7 @@ class Receiver(NamedTuple):
 
 
 RECEIVERS = {
-    "segment": Receiver("Segment", Most(2500, 500_000, 32_000, "Segment"), re.compile(b""),
+    "segment": Receiver("Segment", Most(2500, 500_000, 32_000, "Segment"), re.compile(rb"(?!\s*<)"),
                         "https://api.segment.io/v1/batch", knows_key=False),
     "rudderstack": Receiver("RudderStack", Most(2500, 4_000_000, 4_000_000, "RudderStack"), re.compile(rb"\s*(OK|\{)")),
     "jitsu": Receiver("Jitsu", Most(2500, 1_000_000, 1_000_000, "Jitsu"), re.compile(rb"\s*\{")),
@@ -61,12 +61,14 @@ def refusals(reply: bytes, batch: Batch) -> dict[int, str]:
     Jitsu says it so: `{"ok": false, "errors": ["Message ID: x: why"]}`.
     Raises Unanswered when some error names no call of the batch: then nobody knows which were taken.
     """
-    if b"false" not in reply:
+    if b"false" not in reply and b"okEvents" not in reply:
         return {}
     try:
         said = orjson.loads(reply)
     except ValueError:
         return {}
+    if isinstance(said, dict) and said.get("ok") is True and said.get("okEvents", 0) != said.get("receivedEvents", 0):
+        raise Unanswered("the receiver says that it took fewer calls than it got, but not which")
     if not isinstance(said, dict) or (said.get("ok") is not False and said.get("success") is not False):
         return {}
     listed = said.get("errors")

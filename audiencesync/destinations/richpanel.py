@@ -118,6 +118,7 @@ class Richpanel(People):
                 reply = api.ask("GET /v1/ping", seconds=self.timeout.total_seconds())
             except KeyRefused as error:
                 raise KeyRefused(f"{error}; {RIGHT_KEY}", status=error.status) from error
+        reply.json()
         yield f"{urlsplit(self.base).hostname} answers and takes the key"
         if words := clock_words(reply):
             yield words

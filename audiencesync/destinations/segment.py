@@ -35,6 +35,7 @@ class Segment(Destination):
 
     type: ClassVar[str] = "segment"
     example: ClassVar[Mapping[str, object]] = {"write_key": "wk_0123456789abcdef"}
+    example_answer: ClassVar[bytes] = b'{"success": true}'
 
     identifies: ClassVar[str] = "userId or anonymousId; an email as userId and traits.email"
     unknown: ClassVar[str] = "taken as they come"

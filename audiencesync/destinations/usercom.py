@@ -13,7 +13,8 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from audiencesync.destinations.api import Api, clock_words
 from audiencesync.destinations.people import People, compact, one_word
-from audiencesync.destinations.usercom_people import UserComChannel, UserComPacker, ways_to, who
+from audiencesync.destinations.usercom_channel import UserComChannel, who
+from audiencesync.destinations.usercom_people import UserComPacker, ways_to
 from audiencesync.errors import AccountRefused, CallsRefused, KeyRefused, NotThere, Unanswered
 from audiencesync.model import Channel, Content, Packer, Person, Trait
 from audiencesync.schedule import Rate, RateLimit

@@ -8,9 +8,8 @@ from typing import Any
 
 import orjson
 
-from audiencesync.destinations.api import Api, in_path
+from audiencesync.destinations.api import in_path
 from audiencesync.destinations.people import (
-    IDENTITY_CONFLICT,
     UNKNOWN_USER,
     by_user,
     by_value,
@@ -19,8 +18,7 @@ from audiencesync.destinations.people import (
     refusal,
     split,
 )
-from audiencesync.errors import NotThere, TakenAlready, Unanswered
-from audiencesync.model import Batch, Call, Channel, Content, Packed, Packer, Receipt
+from audiencesync.model import Batch, Call, Content, Packed, Packer, Refusal
 
 CREATE = "POST /users/update_or_create/"
 MASS_BY_CUSTOM_ID = "PUT /users-by-id/mass_update_custom_attributes/"
@@ -38,22 +36,32 @@ IDENTITY = ("id", "custom_id", "user_id", "user_key")
 """Fields that say who a user is, so no included column is sent as one of them."""
 
 
+ROUTES = ("mass_update_custom_attributes", "mass_update_standard_attributes")
+"""Where a look-up of users with these ids would lead."""
+
+NO_WAY = refusal(UNKNOWN_USER, "this id is a word of User.com's own paths, so it cannot be looked up")
+
+
 class UserComPacker(Packer):
     """One request for each member who is new there or whose columns changed, mass updates for all others.
 
     `most` is how many users a mass update names, `by_number` whether by User.com's own numbers, `create` whether whom
-    it does not know is created.
+    it does not know is created. In a backfill nobody is trusted to be there still. Of two users with one email the
+    first sends it: User.com might take the second for him (what `update_or_create` matches by is not published).
     """
+
+    in_turn = True
 
     def __init__(self, content: Content, *, most: int, by_number: bool, create: bool) -> None:
         self._keys = [one.key for one in content.envelopes]
         self._by_email = any(one.id_kind == "email" for one in content.envelopes)
-        self._most, self._create = most, create
+        self._most, self._create, self._anew = most, create, content.anew and create
         self._by_number = by_number or self._by_email
 
     def names(self, calls: Sequence[Call]) -> Iterable[str]:
         """Under which names it is remembered who these users are there."""
-        return dict.fromkeys(_name(call.user_id, by_email=self._by_email) for call in calls)
+        found = dict.fromkeys(name_of(call.user_id, by_email=self._by_email) for call in calls)
+        return found | dict.fromkeys(name_of_email(email) for call in calls if (email := sent_email([call])))
 
     def pack(self, calls: Sequence[Call]) -> Packed:
         """As when nothing is known of anybody."""
@@ -64,25 +72,33 @@ class UserComPacker(Packer):
         alone: list[Batch] = []
         together: list[Call] = []
         done: list[Call] = []
+        refused: list[tuple[Call, Refusal]] = []
         numbers: dict[str, str] = {}
+        owners: dict[str, str] = {}
         for user, mine in by_user(calls):
-            number, told = _recall(known.get(_name(user, by_email=self._by_email), ""))
+            number, told = _recall(known.get(name_of(user, by_email=self._by_email), ""))
             numbers[user] = number
-            columns = _columns(mine)
+            columns = columns_of(mine)
+            email = name_of_email(sent_email(mine))
+            if owners.setdefault(email, known.get(email) or user) != user:
+                columns.pop("email", None)
             if not any(call.value for call in mine):
                 (together if number or not self._by_number else done).extend(mine)
-            elif not number:
+            elif not self._create and not number and user in ROUTES:
+                refused += [(call, NO_WAY) for call in mine if call.value]
+                done += [call for call in mine if not call.value]
+            elif not number or self._anew:
                 alone.append(self._new(user, mine, columns))
-            elif _marks(columns).items() - told.items():
+            elif marks_of(columns).items() - told.items():
                 alone.append(Batch(tuple(mine), self._row(user, mine, columns), f"PUT /users/{in_path(number)}/"))
             else:
                 together.extend(mine)
         first, later = first_calls(together)
-        return Packed((*alone, *self._mass(first, numbers)), done=tuple(done), later=later)
+        return Packed((*alone, *self._mass(first, numbers)), tuple(refused), tuple(done), later)
 
     def imagine(self, batch: Batch) -> Mapping[str, str]:
         """That a user who is looked up is found."""
-        return {_name_in(batch): _memo("0", {})} if batch.asks else {}
+        return {name_in(batch): memo("0", {})} if batch.asks else {}
 
     def _new(self, user: str, mine: Sequence[Call], columns: Mapping[str, Any]) -> Batch:
         if self._create:
@@ -91,7 +107,7 @@ class UserComPacker(Packer):
 
     def _row(self, user: str, mine: Sequence[Call], columns: Mapping[str, Any]) -> bytes:
         """Who he is, his columns, and all his traits at hand."""
-        who_ = {"email": _email(user)} if self._by_email else {"custom_id": user}
+        who_ = {"email": plain(user)} if self._by_email else {"custom_id": user}
         return compact(_fields(columns) | who_ | {self._keys[call.span]: call.value for call in mine})
 
     def _mass(self, calls: Sequence[Call], numbers: Mapping[str, str]) -> Iterable[Batch]:
@@ -102,101 +118,40 @@ class UserComPacker(Packer):
             yield Batch(tuple(mine), body, MASS_BY_NUMBER if self._by_number else MASS_BY_CUSTOM_ID)
 
 
-class UserComChannel(Channel):
-    """One request for a batch; `create` says whether somebody whom User.com has forgotten is created anew."""
-
-    def __init__(self, api: Api, *, create: bool) -> None:
-        self._api, self._create = api, create
-
-    def send(self, batch: Batch, *, seconds: float) -> Receipt:
-        """What became of the calls, and the number of whoever was created, changed or found."""
-        try:
-            reply = self._api.ask(batch.route, batch.body, seconds=seconds, person=batch.route != CREATE)
-        except NotThere as error:
-            return self._not_there(batch, error)
-        except TakenAlready as error:
-            if _mass(batch):
-                raise
-            clash = refusal(IDENTITY_CONFLICT, f"what names this user names another one there ({error})", error.status)
-            return Receipt(refused=dict.fromkeys(range(len(batch.calls)), clash))
-        if _mass(batch):
-            said = reply.json() if reply.body.strip() else None
-            unclear = isinstance(said, dict) and bool(said.get("errors"))
-            return Receipt(again=range(len(batch.calls)) if unclear else (), wait=reply.wait)
-        found = who(reply.json(), batch.route, batch.calls[0].user_id)
-        if found is None and batch.asks:
-            return _unknown(batch, wait=reply.wait)
-        if found is None:
-            raise Unanswered(f"the answer {reply.status} names no user, so it says nothing", status=reply.status)
-        marks = {} if batch.asks else _marks(_columns(batch.calls))
-        return Receipt(learned={_name_in(batch): _memo(str(found["id"]), marks)}, wait=reply.wait)
-
-    def _not_there(self, batch: Batch, error: NotThere) -> Receipt:
-        """A member is created anew where that may be; of mass updates the machine finds first who is meant."""
-        if batch.asks:
-            return _unknown(batch)
-        if _mass(batch) and len(batch.calls) > 1:
-            raise error
-        user = batch.calls[0].user_id
-        forgotten = {_name(user, by_email=by_email): "" for by_email in (True, False)}
-        if self._create and any(call.value for call in batch.calls):
-            return Receipt(learned=forgotten, repack=range(len(batch.calls)))
-        gone = refusal(UNKNOWN_USER, "User.com does not know this user any more", error.status)
-        return Receipt(refused=dict.fromkeys(range(len(batch.calls)), gone), learned=forgotten)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._api.close()
-
-
 def ways_to(user: str, id_kind: str, known: Mapping[str, str]) -> Sequence[str]:
     """The routes by which a user may be read: by the number remembered of him, then by his id."""
     by_email = id_kind == "email"
-    number, _ = _recall(known.get(_name(user, by_email=by_email), ""))
+    number, _ = _recall(known.get(name_of(user, by_email=by_email), ""))
     return [*([f"GET /users/{in_path(number)}/"] if number else []), _look_up(user, by_email=by_email)]
 
 
-def who(said: Any, route: str, user: str) -> dict[str, Any] | None:
-    """The user that an answer shows, alone or in a list; None where nobody in it is the one who was looked up.
-
-    Raises Unanswered for JSON that is neither.
-    """
-    listed = said if not isinstance(said, dict) else [said] if "id" in said else said.get("results", [])
-    if not isinstance(listed, list):
-        raise Unanswered("the answer shows no user, so it says nothing")
-    shown = [one for one in listed if isinstance(one, dict) and one.get("id")]
-    if SEARCH in route:
-        shown = [one for one in shown if _email(str(one.get("email", user))) == _email(user)]
-    elif BY_CUSTOM_ID in route:
-        shown = [one for one in shown if str(one.get("custom_id", user)) == user]
-    return next(iter(shown), None)
-
-
-def _unknown(batch: Batch, wait: float | None = None) -> Receipt:
-    why = refusal(UNKNOWN_USER, "User.com does not know this user, and create_users is false")
-    return Receipt(refused={at: why for at, call in enumerate(batch.calls) if call.value}, wait=wait)
-
-
-def _mass(batch: Batch) -> bool:
-    return batch.route in (MASS_BY_CUSTOM_ID, MASS_BY_NUMBER)
-
-
 def _look_up(user: str, *, by_email: bool) -> str:
-    return f"GET {SEARCH}{in_path(_email(user))}" if by_email else f"GET {BY_CUSTOM_ID}{in_path(user)}/"
+    return f"GET {SEARCH}{in_path(plain(user))}" if by_email else f"GET {BY_CUSTOM_ID}{in_path(user)}/"
 
 
-def _name(user: str, *, by_email: bool) -> str:
+def name_of(user: str, *, by_email: bool) -> str:
     """Under which name a user's number is remembered; an email may also be somebody's custom id."""
-    return f"e:{_email(user)}" if by_email else f"u:{user}"
+    return f"e:{plain(user)}" if by_email else f"u:{user}"
 
 
-def _name_in(batch: Batch) -> str:
+def name_in(batch: Batch) -> str:
     """The name of the one user whom a request is about."""
     by_email = SEARCH in batch.route if batch.asks else "custom_id" not in orjson.loads(batch.body)
-    return _name(batch.calls[0].user_id, by_email=by_email)
+    return name_of(batch.calls[0].user_id, by_email=by_email)
 
 
-def _email(text: str) -> str:
+def name_of_email(email: str) -> str:
+    """Under which name it is remembered who sent an email first, which is a digest of it; empty for none."""
+    return email and f"m:{blake2b(email.encode(), digest_size=12).hexdigest()}"
+
+
+def sent_email(calls: Sequence[Call]) -> str:
+    """The email that goes along as a column; empty where there is none."""
+    return plain(str(columns_of(calls).get("email") or ""))
+
+
+def plain(text: str) -> str:
+    """An email as it is compared."""
     return text.strip().lower()
 
 
@@ -204,7 +159,7 @@ def _as_number(text: str) -> int | str:
     return int(text) if text.isascii() and text.isdecimal() else text
 
 
-def _columns(calls: Sequence[Call]) -> dict[str, Any]:
+def columns_of(calls: Sequence[Call]) -> dict[str, Any]:
     """All included columns of one user's calls."""
     found: dict[str, Any] = {}
     for call in calls:
@@ -212,12 +167,13 @@ def _columns(calls: Sequence[Call]) -> dict[str, Any]:
     return found
 
 
-def _marks(columns: Mapping[str, Any]) -> dict[str, str]:
+def marks_of(columns: Mapping[str, Any]) -> dict[str, str]:
     """A short digest of each column, by which it is seen that one changed; no values are remembered."""
     return {name: blake2b(orjson.dumps(value), digest_size=4).hexdigest() for name, value in columns.items()}
 
 
-def _memo(number: str, told: Mapping[str, str]) -> str:
+def memo(number: str, told: Mapping[str, str]) -> str:
+    """What is remembered of a user: his number there, and the digests of the columns that were told."""
     return orjson.dumps({"id": number, "told": told}, option=orjson.OPT_SORT_KEYS).decode()
 
 

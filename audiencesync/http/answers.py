@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import orjson
 
@@ -24,9 +25,10 @@ _ACCOUNT = {401, 402, 403, 407}
 _SLOW_DOWN = {420, 429}
 _AGAIN = {408, 423, 425, 460, 499}
 
+_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _EPOCH = 1_000_000_000
 _SECONDS = re.compile(r"\d+(\.\d+)?", re.ASCII)
-_WORD = re.compile(r"[^\s\"'`,;:<>(){}\[\]\\]{4,}")
+_WORD = re.compile(r"(?:\\u[0-9a-fA-F]{4}|[^\s\"'`,;:<>(){}\[\]\\]){4,}")
 
 
 class Reply(NamedTuple):
@@ -142,9 +144,15 @@ def quote(text: bytes, asked: Asked) -> str:
 
 
 def _personal(word: str, body: bytes) -> bool:
+    """Also in the spellings of addresses and of JSON that is ASCII alone."""
+    spellings = {word, unquote(word), _ESCAPE.sub(lambda match: chr(int(match[1], 16)), word)}
+    return any(_repeated(spelling, body) for spelling in spellings)
+
+
+def _repeated(word: str, body: bytes) -> bool:
     if "@" in word:
         return True
-    text = re.escape(word.strip(".!?").encode())
+    text = re.escape(word.strip(".!?").encode("utf-8", "replace"))
     return bool(re.search(rb"(?<!\w)" + text + rb"(?!\w)", body)) and not re.search(rb'"' + text + rb'":', body)
 
 
