@@ -48,10 +48,7 @@ def examine(session: Session, *, fix: bool = False) -> list[Check]:
     checks += found + _guarded("source", partial(_source, session))
     sound = all(check.status != "fail" for check in found)
     for name, destination in session.project.destinations.items():
-        reached = _guarded(name, partial(_destination, name, destination))
-        checks += reached
-        if all(check.status != "fail" for check in reached):
-            checks += _guarded(name, partial(_needs, session, name, destination, fix=fix, sound=sound))
+        checks += _guarded(name, partial(_destination, session, name, destination, fix=fix, sound=sound))
     return checks
 
 
@@ -126,33 +123,35 @@ def _source(session: Session) -> Iterator[Check]:
         yield from _lines("source", source.check())
 
 
-def _destination(name: str, destination: Destination) -> Iterator[Check]:
+def _destination(session: Session, name: str, destination: Destination, *, fix: bool, sound: bool) -> Iterator[Check]:
+    """Whether it is reached, its fields, and its initial syncs; a state that is not `sound` tells nothing of these."""
     usual = type(destination).model_fields["settle"].default
     if not destination.settle and usual:
         yield Check("warn", name, "settle is 0s: a request that was not answered may arrive late, over a newer value")
-    yield from _lines(name, destination.check())
-
-
-def _needs(session: Session, name: str, destination: Destination, *, fix: bool, sound: bool) -> Iterator[Check]:
-    """The fields of a destination, and its initial syncs; a state that is not `sound` tells nothing of either."""
     audiences = [audience for audience in session.project.audiences if name in audience.destinations]
     with _standing(session, sound=sound) as (store, known):
-        yield from _fields(store, name, destination, audiences, fix=fix)
+        yield from _asked(store, name, destination, audiences, fix=fix)
         if known:
             yield from _initial_syncs(session, store, name, audiences)
 
 
-def _fields(store: Store | None, name: str, destination: Destination, audiences: Sequence[Audience], *,
-            fix: bool) -> Iterator[Check]:
-    """What a destination has to know of each key before it can be told."""
-    from audiencesync.sync.preflight import declare
+def _asked(store: Store | None, name: str, destination: Destination, audiences: Sequence[Audience], *,
+           fix: bool) -> Iterator[Check]:
+    """What the destination itself says, in its turn beside its syncs; where it cannot be its turn it is not asked."""
+    from audiencesync.sync.asking import NotNow
+    from audiencesync.sync.preflight import declare, reach, turns_at
 
-    for field in declare(store, name, destination, audiences, fix=fix):
-        words = f"{field.name}: {field.words}"
-        if field.status == "wrong" or (field.status == "missing" and fix):
-            yield Check("fail", name, words, MEND)
-        else:
-            yield Check("warn" if field.status == "missing" else "ok", name, words)
+    try:
+        with turns_at(store, name, destination) as turns:
+            yield from _lines(name, reach(turns, destination))
+            for field in declare(store, turns, name, destination, audiences, fix=fix):
+                words = f"{field.name}: {field.words}"
+                if field.status == "wrong" or (field.status == "missing" and fix):
+                    yield Check("fail", name, words, MEND)
+                else:
+                    yield Check("warn" if field.status == "missing" else "ok", name, words)
+    except NotNow as error:
+        yield Check("warn", name, f"not asked now: {error}")
 
 
 def _initial_syncs(session: Session, store: Store | None, name: str, audiences: Sequence[Audience]) -> Iterator[Check]:

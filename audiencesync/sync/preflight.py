@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from contextlib import ExitStack, contextmanager, nullcontext
+from datetime import UTC, datetime, timedelta
+from math import ceil
 from typing import NamedTuple
 
 import orjson
 
 from audiencesync.delivery import Cost, page_size, rehearse
+from audiencesync.errors import LeaseHeld
 from audiencesync.model import Audience, Call, Content, Destination, Project, Trait
-from audiencesync.schedule import show_rates
-from audiencesync.store import identities, runs, syncs
+from audiencesync.schedule import RateLimit, show_rates
+from audiencesync.store import accounts, identities, runs, syncs
 from audiencesync.store.connect import Store
 from audiencesync.store.positions import NOWHERE, known_positions
 from audiencesync.sync import fields
+from audiencesync.sync.asking import NotNow, Turns, asking
 from audiencesync.sync.envelopes import envelope
 
 SAMPLE = 1000
 """Made-up members whose requests are counted; more would only be more of the same."""
+
+LISTS = 2
+"""Requests that a list of fields takes at most, where it is of usual length."""
 
 FIX = "audiencesync doctor --fix"
 
@@ -38,8 +45,35 @@ class Estimate(NamedTuple):
     limits: str
 
 
-def declare(store: Store | None, name: str, destination: Destination, audiences: Sequence[Audience], *,
-            fix: bool) -> Iterator[Trait]:
+@contextmanager
+def turns_at(store: Store | None, name: str, destination: Destination) -> Iterator[Turns | None]:
+    """The right to ask it, None where no state says what of its limits is used.
+
+    Raises NotNow where a process is at work there, or it asked to come back later.
+    """
+    if store is None:
+        yield None
+        return
+    known, now = accounts.account(store, name)
+    if known.retry_at is not None and known.retry_at > now:
+        why = known.retry_reason or "it asked to come back later"
+        raise NotNow(f"it is not to be asked before {known.retry_at:%Y-%m-%d %H:%M:%S}Z: {why}")
+    with ExitStack() as stack:
+        try:
+            turns = stack.enter_context(asking(store, name, destination))
+        except LeaseHeld as error:
+            raise NotNow("a process is at work there, which uses its limits") from error
+        yield turns
+
+
+def reach(turns: Turns | None, destination: Destination) -> Iterator[str]:
+    """What it says of its reachability, when it is its turn. Raises a DeliveryError, or NotNow as `Turns.request`."""
+    with turns.request() if turns is not None else nullcontext():
+        yield from destination.check()
+
+
+def declare(store: Store | None, turns: Turns | None, name: str, destination: Destination,
+            audiences: Sequence[Audience], *, fix: bool) -> Iterator[Trait]:
     """How the fields of these audiences stand, made where they are missing and `fix` says so. Raises a DeliveryError.
 
     What is found or made then is remembered where there is a state, so that a sync need not look again; also what was
@@ -49,7 +83,7 @@ def declare(store: Store | None, name: str, destination: Destination, audiences:
     seen = identities.known(store, name, [f"field:{key}" for key in keys]) if store else {}
     found: list[Trait] = []
     try:
-        for field in destination.prepare(keys, create=fix):
+        for field in _fields(turns, destination, keys, fix=fix):
             found.append(field)
             yield field if field.status != "missing" or fix else field._replace(
                 words=f"{field.words}; {_help(destination, seen=f'field:{field.name}' in seen)}")
@@ -61,6 +95,14 @@ def declare(store: Store | None, name: str, destination: Destination, audiences:
     if store and strange:
         unfit = fields.unfit(store, name, destination, strange)
         yield from (Trait(key, "wrong", one.why) for key, one in unfit.items())
+
+
+def _fields(turns: Turns | None, destination: Destination, keys: Sequence[str], *, fix: bool) -> Iterator[Trait]:
+    """The fields as they are found or made; with the first one all that there are were listed."""
+    found = destination.prepare(keys, create=fix)
+    if turns is None or type(destination).prepare is Destination.prepare:
+        return found
+    return turns.each(found, len(keys), before=LISTS if fix else LISTS - 1)
 
 
 def _help(destination: Destination, *, seen: bool) -> str:
@@ -78,7 +120,8 @@ def initial_syncs(project: Project, store: Store | None, name: str, audiences: S
     """
     destination = project.destinations[name]
     limits, quota = destination.limits(), destination.quota()
-    said = " and ".join(filter(None, (show_rates(limits), f"{quota:,} requests a day" if quota else "")))
+    day = _day(store, name, quota)
+    said = " and ".join(filter(None, (show_rates(limits), day.words() if day else "")))
     known = runs.latest(store, [audience.key for audience in audiences]) if store else {}
     stands, begun = (known_positions(store, name), _begun(store, name)) if store else ({}, {})
     found, total, everybody = [], Cost(), 0
@@ -97,10 +140,44 @@ def initial_syncs(project: Project, store: Store | None, name: str, audiences: S
         shape = envelope(project, name, audience, kind, datetime.now(UTC))
         cost = _cost(destination, Content(bytes(16), (shape,)), audience, members)
         total, everybody = total.plus(cost), everybody + members
-        found.append(Estimate(audience.key, how, members, cost.requests, cost.seconds(limits, quota), said))
+        found.append(Estimate(audience.key, how, members, cost.requests, _seconds(cost, limits, day), said))
     if len(found) > 1:
-        found.append(Estimate("", "", everybody, total.requests, total.seconds(limits, quota), said))
+        found.append(Estimate("", "", everybody, total.requests, _seconds(total, limits, day), said))
     return found
+
+
+class _Day(NamedTuple):
+    """The requests of a day, how many of today's are left, and the seconds until there are more."""
+
+    quota: int
+    left: int
+    ends: float
+
+    def words(self) -> str:
+        today = f" ({self.left:,} left today)" if self.left < self.quota else ""
+        return f"{self.quota:,} requests a day{today}"
+
+
+def _day(store: Store | None, name: str, quota: int | None) -> _Day | None:
+    if not quota:
+        return None
+    if store is None:
+        return _Day(quota, quota, 0.0)
+    known, now = accounts.allowed(store, name)
+    now = now.astimezone(UTC)
+    midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+    used = int(known.used or 0) if known.day == now.date().isoformat() else 0
+    return _Day(quota, max(0, quota - used), (midnight - now).total_seconds())
+
+
+def _seconds(cost: Cost, limits: Sequence[RateLimit], day: _Day | None) -> float | None:
+    """How long it takes: what is beyond the requests that are left today begins when the day ends, at midnight UTC."""
+    quota = day.quota if day is not None else None
+    if day is None or day.left == day.quota or cost.requests <= day.left:
+        return cost.seconds(limits, quota)
+    part = (cost.requests - day.left) / cost.requests
+    rest = Cost(*(ceil(one * part) for one in cost))
+    return day.ends + (rest.seconds(limits, quota) or 0.0)
 
 
 def _begun(store: Store, name: str) -> dict[int, int]:

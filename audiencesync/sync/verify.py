@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from itertools import chain
 from typing import NamedTuple
 
-from audiencesync import clock
-from audiencesync.delivery import Load
 from audiencesync.errors import Unavailable, UsageError
 from audiencesync.model import Call, Content, Packer, Person, Project
 from audiencesync.store import identities, leases, runs, samples, syncs
 from audiencesync.store.connect import Store
 from audiencesync.store.positions import NOTHING, known_positions
-from audiencesync.sync.allowance import Allowance, allowance
+from audiencesync.sync.asking import Turns, asking
 from audiencesync.sync.blocked import blocked_account
-
-REQUEST = Load(1)
-"""What it weighs to ask for a person."""
 
 TOGETHER = 1000
 """Users of whom is read at once what is remembered."""
@@ -62,21 +55,11 @@ def verify(project: Project, store: Store, name: str, *, sample: int) -> Verifie
     if (blocked := blocked_account(store, project.root, name, destination)) is not None:
         kind = UsageError if blocked.status == "held" else Unavailable
         raise kind(f"{name} is not asked: {blocked.reason}; {blocked.help}")
-    lease = leases.acquire(store, f"destination:{name}", holder=leases.this_process(),
-                           life=max(leases.LIFE, destination.timeout * 2 + timedelta(seconds=15)))
-    try:
-        allowed = allowance(store, name, destination, clock.monotonic)
-        try:
-            return _compare(project, store, name, sample, lease, allowed)
-        finally:
-            if lease.remaining > 0:  # else whoever took over counts by himself
-                allowed.close()
-    finally:
-        leases.release(store, lease)
+    with asking(store, name, destination) as turns:
+        return _compare(project, store, name, sample, turns)
 
 
-def _compare(project: Project, store: Store, name: str, sample: int, lease: leases.Lease,
-             allowed: Allowance) -> Verified:
+def _compare(project: Project, store: Store, name: str, sample: int, turns: Turns) -> Verified:
     destination = project.destinations[name]
     people, told, waiting = _told(project, store, name, sample)
     read, values = 0, 0
@@ -84,15 +67,14 @@ def _compare(project: Project, store: Store, name: str, sample: int, lease: leas
     gone: set[str] = set()
     kept: set[str] = set()
     if people:  # a wrong address or key must not look like people who are gone
-        _wait(store, lease, allowed)
-        list(destination.check())
-        allowed.pace.answered(REQUEST, clock.monotonic())
-    for person, held in destination.read_back(_paced(people, store, lease, allowed)):
+        with turns.request():
+            list(destination.check())
+    for person, held in destination.read_back(_paced(people, turns)):
         mine = told[person.id_kind, person.user_id]
         read, values = read + 1, values + len(mine)
         (gone if held is None else kept).update(person.known)
         if held is None and person.known:  # who was not there as he is remembered may have been looked for once more
-            _count(allowed)
+            turns.count()
         for key, value in mine.items():
             found = None if held is None else held.get(key)
             if found is not True if value else found not in (False, None):
@@ -101,7 +83,7 @@ def _compare(project: Project, store: Store, name: str, sample: int, lease: leas
         raise UsageError(f"none of the users drawn ({len(people):,}) can be read back from {name}, which finds people "
                          "by their email: name it in include, or draw more of them with --sample")
     with store.write() as connection:
-        leases.guard(store, connection, lease)
+        leases.guard(store, connection, turns.lease)
         identities.remember(store, connection, name, dict.fromkeys(gone - kept, ""))
     return Verified(read, values, tuple(sorted(drift, key=lambda one: one[:2])), tuple(waiting), len(people) - read)
 
@@ -147,27 +129,8 @@ def _remembered(store: Store, name: str, packer: Packer, calls: Sequence[Call]) 
                     for first, then in zip(named, more, strict=True))
 
 
-def _paced(people: Iterable[Person], store: Store, lease: leases.Lease, allowed: Allowance) -> Iterator[Person]:
+def _paced(people: Iterable[Person], turns: Turns) -> Iterator[Person]:
     """Let people pass as fast as the destination's limits allow, which its syncs share."""
     for person in people:
-        _wait(store, lease, allowed)
-        yield person
-        allowed.pace.answered(REQUEST, clock.monotonic())
-
-
-def _wait(store: Store, lease: leases.Lease, allowed: Allowance) -> None:
-    """Wait until a request may leave, and count it; raises Unavailable where the day has no more of them."""
-    if allowed.pace.spent():
-        raise Unavailable(f"the {allowed.quota:,} requests of this day are used up; it ends at midnight UTC")
-    while (pause := allowed.pace.free_at(REQUEST, clock.monotonic()) - clock.monotonic()) > 0:
-        time.sleep(min(pause, 1.0))
-        leases.renew(store, lease)
-    if lease.remaining < lease.life.total_seconds() / 2:
-        leases.renew(store, lease)
-    allowed.pace.sent(REQUEST)
-
-
-def _count(allowed: Allowance) -> None:
-    """Count a request more."""
-    allowed.pace.sent(REQUEST)
-    allowed.pace.answered(REQUEST, clock.monotonic())
+        with turns.request(spare=1 if person.known else 0):
+            yield person
