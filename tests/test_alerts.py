@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiencesync.alerts import message, page_of, send
-from audiencesync.errors import AccountRefused, CallsRefused, DeliveryError, NotTaken, Throttled, Unanswered
+from audiencesync.errors import AccountRefused, CallsRefused, DeliveryError, KeyRefused, NotTaken, Throttled, Unanswered
 from audiencesync.model.definitions import AlertChannel
 from audiencesync.model.troubles import ALERTS, Trouble
 from tests.loopback import Answer, Fault, Loopback, Request
@@ -156,7 +156,7 @@ def test_text_that_is_no_unicode_is_still_sent() -> None:
 
 
 @pytest.mark.parametrize(("fault", "kind"), [
-    (500, Unanswered), (404, AccountRefused), (403, AccountRefused), (400, CallsRefused), (429, Throttled),
+    (500, Unanswered), (404, AccountRefused), (403, KeyRefused), (400, CallsRefused), (429, Throttled),
     (302, AccountRefused), ("accept_then_drop", Unanswered), ("garbage", Unanswered),
 ])
 @pytest.mark.parametrize("form", ["slack", "webhook"])

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import select
 
 from audiencesync.report import exit_code
-from audiencesync.store import accounts, tables
+from audiencesync.store import accounts, migrate, tables
 from audiencesync.store.connect import Store
 from audiencesync.sync import due
 from audiencesync.sync.blocked import STOP_FILE
@@ -141,7 +141,7 @@ def _newer_state(shop: Shop) -> Callable[[], None]:
     def mend() -> None:
         again = Store.open(shop.environment["STATE"])
         with again.write() as connection:
-            connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0002'")
+            connection.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{migrate.known()[-1]}'")
         again.close()
 
     return mend

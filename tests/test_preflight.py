@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
@@ -13,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from audiencesync.report.words import lasting
+from audiencesync.store import accounts, leases
+from audiencesync.store.connect import Store
 from tests.commands import Said, Shop
 from tests.fakes.base import Fake
 from tests.fakes.crisp import IDENTIFIER, WEBSITE, CrispFake
@@ -377,3 +381,128 @@ def test_ids_that_a_destination_does_not_know_are_a_failure(tmp_path: Path) -> N
         checks = it.doctor(code=2)
         assert "visitors: richpanel knows nobody by anonymous_id" in said_of(checks, "richpanel", "fail")
         assert "initial sync" not in said_of(checks, "richpanel")
+
+
+def never_too_fast(arrivals: list[float], limit: int, seconds: float) -> bool:
+    """Whether no window of so many seconds has more arrivals than the limit."""
+    return all(later - first > seconds - 0.05 for first, later in zip(arrivals, arrivals[limit:], strict=False))
+
+
+@pytest.mark.parametrize("name", ["planhat", "usercom", "crisp", "richpanel"])
+def test_no_window_has_more_than_the_limit_whichever_command_asks(tmp_path: Path, state_url: str, name: str) -> None:
+    with town(tmp_path, state_url, name) as it:
+        it.shop.orders("u1", "u3")
+        assert it.run("sync", "--as-of", "2026-02-01").code == 0
+        config = it.shop.root / "audiencesync.yml"
+        config.write_text(config.read_text().replace(FAST, "rate: 4/2s"))
+        arrivals: list[float] = []
+        it.servers[name].script = lambda *_: arrivals.append(time.monotonic())
+        it.shop.orders("u4", "u5")
+        assert it.run("sync", "--as-of", "2026-02-02").code == 0
+        it.doctor()
+        it.doctor("--fix")
+        assert it.run("verify", name).code == 0
+        assert it.run("verify", name, "--sample", "1").code == 0
+        it.doctor()
+        assert len(arrivals) > 9
+        assert never_too_fast(arrivals, 4, 2.0), arrivals
+
+
+@pytest.mark.parametrize("name", ["planhat", "usercom"])
+def test_fields_are_made_no_faster_than_the_limit(tmp_path: Path, state_url: str, name: str) -> None:
+    keys = {f"vip{number}": AUDIENCES["vip"] for number in range(6)}
+    with town(tmp_path, state_url, name, more="rate: 4/2s", **keys) as it:
+        assert it.run("db", "upgrade").code == 0
+        arrivals: list[float] = []
+        it.servers[name].script = lambda *_: arrivals.append(time.monotonic())
+        it.doctor()
+        assert said_of(it.doctor("--fix"), name, "ok").count("made") == 6
+        assert never_too_fast(arrivals, 4, 2.0), arrivals
+
+
+def test_the_days_requests_are_never_exceeded(tmp_path: Path, state_url: str) -> None:
+    with town(tmp_path, state_url, "crisp", "richpanel", vip=AUDIENCES["vip"]) as it:
+        it.shop.orders("u1", "u2")
+        assert it.run("sync").code == 0
+        server, config = it.servers["crisp"], it.shop.root / "audiencesync.yml"
+        quota = server.requests + 2
+        config.write_text(config.read_text().replace(f"timeout: 3s, settle: 0s, {FAST}}}\n  richpanel",
+                                                     f"timeout: 3s, settle: 0s, daily_requests: {quota}}}\n  richpanel"))
+        for _ in range(2):
+            assert "takes the token" in said_of(it.doctor(), "crisp", "ok")
+        before = it.servers["richpanel"].requests
+        for _ in range(2):
+            said = said_of(it.doctor(), "crisp", "warn")
+            assert f"not asked now: the {quota} requests of this day are used up; it ends at midnight UTC" in said
+        assert it.run("verify", "crisp").code == 75
+        assert server.requests == quota
+        assert it.servers["richpanel"].requests == before + 2
+
+
+def test_where_a_process_is_at_work_nobody_is_asked(tmp_path: Path, state_url: str) -> None:
+    with town(tmp_path, state_url, "usercom", "richpanel") as it:
+        assert it.run("db", "upgrade").code == 0
+        store = Store.open(state_url)
+        try:
+            lease = leases.acquire(store, "destination:usercom", holder=leases.this_process())
+            checks = it.doctor()
+            assert "not asked now: a process is at work there" in said_of(checks, "usercom", "warn")
+            assert "initial sync of vip" in said_of(checks, "usercom", "ok"), "which needs no request"
+            assert it.servers["usercom"].requests == 0
+            assert it.servers["richpanel"].requests == 1
+            leases.guard(store, store.engine.connect(), lease)
+            leases.release(store, lease)
+        finally:
+            store.close()
+        assert "not asked" not in said_of(it.doctor(), "usercom")
+        assert it.servers["usercom"].requests == 2
+
+
+def test_one_that_asked_to_come_back_later_is_left_alone(tmp_path: Path, state_url: str) -> None:
+    with town(tmp_path, state_url, "planhat") as it:
+        assert it.run("db", "upgrade").code == 0
+        store = Store.open(state_url)
+        try:
+            for hours, asked in ((1, False), (-1, True)):
+                accounts.note(store, "planhat", retry_at=datetime.now(UTC) + timedelta(hours=hours),
+                              retry_reason="too many requests")
+                said = said_of(it.doctor(), "planhat", "warn")
+                assert (it.servers["planhat"].requests > 0) == asked
+                assert ("not asked now: it is not to be asked before" in said) != asked
+        finally:
+            store.close()
+
+
+def test_a_turn_that_is_hours_away_is_not_waited_for(tmp_path: Path, state_url: str) -> None:
+    with town(tmp_path, state_url, "richpanel", more="rate: 2/1h") as it:
+        assert it.run("db", "upgrade").code == 0
+        said = [said_of(it.doctor(), "richpanel", "warn") for _ in range(2)]
+        assert all("its limits are used up, and the next request may leave only in " in one for one in said)
+        assert it.servers["richpanel"].requests == 1
+
+
+def test_without_a_state_nothing_is_waited_for(tmp_path: Path, state_url: str) -> None:
+    with town(tmp_path, state_url, "planhat", "richpanel", more="rate: 1/1h") as it:
+        for count in (1, 2):
+            it.doctor()
+            assert it.servers["richpanel"].requests == count
+
+
+def test_what_is_left_of_the_day_is_in_the_estimate(tmp_path: Path, state_url: str) -> None:
+    settings = {"crisp": SETTINGS["crisp"] + ", daily_requests: 9000"}
+    with town(tmp_path, state_url, "crisp", settings=settings, more="rate: 200/1m", vip=AUDIENCES["vip"]) as it:
+        assert it.run("db", "upgrade").code == 0
+        store = Store.open(state_url)
+        try:
+            for left in (13, 5000):
+                now = datetime.now(UTC)
+                accounts.note(store, "crisp", day=now.date().isoformat(), used=9000 - left)
+                line = estimates(it, "crisp", "vip")
+                requests = int(line.partition(" takes ")[2].split()[0].replace(",", ""))
+                assert line.endswith(f" at 200/1m and 9,000 requests a day ({left - 1:,} left today)")
+                midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+                wait = (midnight - now).total_seconds() if left == 13 else 0.0
+                seconds = wait + (requests - (left - 1 if wait else 0)) / 200 * 60
+                assert any(lasting(seconds - passed) in line for passed in (0, 30)), line
+        finally:
+            store.close()

@@ -44,7 +44,7 @@ destinations:
   richpanel: {{type: richpanel, api_key: "{richpanel_key}", url: "{richpanel}", {fast}}}
 """
 FAST = "settle: 0s, timeout: 3s, rate: 100000"
-EVERY = 40
+EVERY = 60
 """One customer of so many takes part."""
 
 KILLS = [["request.answered:40", "page.claimed:2", "request.sending:9"],
@@ -130,7 +130,7 @@ def test_all_destinations_hold_exactly_the_audiences_after_every_kind_of_fault(
             for server in servers.values():
                 check(server, now, ever)
         assert killed > 6
-        assert len(ever - now) > 50
+        assert len(ever - now) > 30
         assert len(now) > 20
         before = {name: server.requests for name, server in servers.items()}
         assert warm.run(shop, "sync", "--as-of", f"{day}T23:59:59Z").code == 0

@@ -30,6 +30,8 @@ from tests.test_service import Inbox
 
 BEGIN = datetime(2026, 3, 2, 12, tzinfo=UTC)
 END = BEGIN + timedelta(days=7)
+SHORT_END = BEGIN + timedelta(days=4)
+"""On PostgreSQL, where a week takes long: the day on which a destination is down, and one after it."""
 DOWN = (BEGIN + timedelta(days=2), BEGIN + timedelta(days=3))
 KEYS = [f"audience_{number}" for number in range(10)]
 CHANGING = KEYS[:4]
@@ -154,7 +156,8 @@ def test_a_week_with_a_destination_down_for_a_day_a_slow_and_a_healthy_one(
             week.add(place[1], look)
             service._workers[place] = _Waked(week, place[1])  # type: ignore[assignment]
         lags: list[timedelta] = []
-        while week.now < END:
+        end = END if state_url.startswith("sqlite") else SHORT_END
+        while week.now < end:
             week.pass_by(week.now + timedelta(hours=2))
             lags.append(week.now - _told_as_of(healthy))
         with store.read() as connection:
@@ -169,7 +172,7 @@ def test_a_week_with_a_destination_down_for_a_day_a_slow_and_a_healthy_one(
         assert {row.status for row in found} == {"done"}
         per_audience = Counter(row.key for row in found)
         assert set(per_audience.values()) == {per_audience[KEYS[0]]}
-        assert 56 <= per_audience[KEYS[0]] <= 85
+        assert 8 <= per_audience[KEYS[0]] / (end - BEGIN).days <= 12.2
         assert max(Counter((row.key, row.as_of) for row in found).values()) == 1, "a run happened twice"
         assert max(lags) <= timedelta(hours=3, minutes=30), "the healthy one was late"
         assert [(alert["destination"], alert["state"]) for alert in inbox.alerts if alert["kind"] == "late"] == [

@@ -14,7 +14,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("setup", "Write a project to start from."),
     "demo": ("setup", "See it all work in an empty folder, offline, within a minute."),
     "validate": ("setup", "Check all files without asking any database."),
-    "doctor": ("setup", "Check that the state, the source and the destinations can be reached."),
+    "doctor": (
+        "setup", "Check that the state, the source and the destinations can be reached, and what destinations need."),
     "plan": ("sync", "Show exactly what sync would send, without writing or sending anything."),
     "sync": ("sync", "Compute everything selected now, and tell each destination what changed."),
     "backfill": ("sync", "Send everybody again, as of what each destination was last told."),
@@ -25,7 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "show": ("look", "Show one audience: its definition, its runs, and where destinations stand."),
     "user": ("look", "Show what is known of one user, and what each destination was told of him."),
     "rejected": ("look", "List the users that destinations refuse, and why."),
-    "verify": ("verify", "Read people back from a destination, and report who holds something else."),
+    "verify": ("verify", "Read people back from a destination, and report who holds something else than he was told."),
     "pause": ("acts", "Stop an audience or a destination until it is resumed; everything is kept."),
     "resume": ("acts", "Let a paused audience or destination go on."),
     "approve": (

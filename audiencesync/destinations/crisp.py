@@ -15,7 +15,7 @@ from pydantic import Field, SecretStr, field_validator
 from audiencesync.destinations.api import Api, clock_words, in_path
 from audiencesync.destinations.crisp_channel import CrispChannel, said_in, says_so
 from audiencesync.destinations.crisp_packer import CrispPacker
-from audiencesync.destinations.crisp_people import email_in, recall
+from audiencesync.destinations.crisp_people import email_in, name_of_holder, recall, without_others
 from audiencesync.destinations.crisp_requests import PER_PAGE, Desk, Plan
 from audiencesync.destinations.people import People, one_word
 from audiencesync.errors import KeyRefused, NotThere
@@ -110,7 +110,7 @@ class Crisp(People):
         return CrispPacker(Plan(
             Desk(self.website_id), [one.key for one in content.envelopes], kinds[0] if kinds else "",
             blake2b(content.secret, digest_size=4).hexdigest(), create=self.create_users, search=self.search,
-            batch=self.batch, bulk=self.bulk == "auto", by_email=self.people == "email"))
+            batch=self.batch, bulk=self.bulk == "auto", by_email=self.people == "email", anew=content.anew))
 
     def channel(self) -> Channel:
         """A connection of its own."""
@@ -149,11 +149,12 @@ class Crisp(People):
         """The custom data of each, by the person remembered, else by email; Crisp may answer from a cache."""
         with closing(self.api()) as api:
             for person in people:
-                yield person, self._held(api, person)
+                held = self._held(api, person)
+                yield (person, held) if held is not None else (without_others(person), None)
 
     def _held(self, api: Api, person: Person) -> Mapping[str, object] | None:
-        name = recall(person.known, person.user_id).id or email_in(
-            [Call(person.user_id, 0, True, person.included)], person.id_kind)
+        email = email_in([Call(person.user_id, 0, True, person.included)], person.id_kind)
+        name = recall(person.known, person.user_id).id or email
         if not name:
             return None
         try:
@@ -164,7 +165,10 @@ class Crisp(People):
             return None
         said: Any = said_in(reply)
         held = said.get("data", said) if isinstance(said, dict) else None
-        return held if isinstance(held, dict) else {}
+        email = recall(person.known, person.user_id).email or email
+        return {key: value for key, value in held.items()
+                if person.known.get(name_of_holder(key, email), person.user_id) in ("", person.user_id)
+                } if isinstance(held, dict) else {}
 
     @property
     def _seconds(self) -> float:

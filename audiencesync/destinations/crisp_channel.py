@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from audiencesync.destinations.api import Api
-from audiencesync.destinations.crisp_people import name_of_email
+from audiencesync.destinations.crisp_people import last_in, name_of_email, name_of_sure
 from audiencesync.destinations.crisp_requests import ID, SIZE, Request
 from audiencesync.errors import AccountRefused, CallsRefused, NotThere, TakenAlready, Throttled, Unanswered
 from audiencesync.model import Batch, Channel, Receipt, Refusal
@@ -33,9 +33,9 @@ class CrispChannel(Channel):
             return Receipt(learned=_learned(batch, said_in(reply)), wait=reply.wait)
         except NotThere as error:
             says_so(error)
-            if batch.missing is None:
+            if batch.missing is None or batch.unknown:
                 why = batch.unknown or Refusal(str(error), error.status)
-                return Receipt(refused=dict.fromkeys(everybody, why))
+                return Receipt(refused=dict.fromkeys(everybody, why), learned=batch.missing or {})
             return Receipt(learned=batch.missing, repack=everybody)
         except TakenAlready:
             if batch.taken is None:
@@ -84,10 +84,14 @@ def _learned(request: Request, said: Any) -> Mapping[str, str]:
 
 def _found(request: Request, said: Any) -> Mapping[str, str]:
     """The people whom a search shows and who were sought; others are of a filter that was not understood."""
+    missing = request.missing or {}
     listed = [one for one in said if isinstance(one, dict)] if isinstance(said, list) else []
-    found = {name_of_email(str(one.get("email")).strip().lower()): one.get("people_id") for one in listed}
-    return {name: person for name, person in found.items()
-            if isinstance(person, str) and person and name in (request.missing or {})}
+    found = {str(one.get("email")).strip().lower(): one.get("people_id") for one in listed}
+    shown = {email: person for email, person in found.items()
+             if isinstance(person, str) and person and name_of_email(email) in missing}
+    taught = {name_of_email(email): " ".join(filter(None, (person, last_in(missing[name_of_email(email)]))))
+              for email, person in shown.items()}
+    return taught | ({name_of_sure(email): "" for email in shown} if request.sure else {})
 
 
 def _smaller(request: Request, error: CallsRefused) -> Receipt:

@@ -11,6 +11,7 @@ from audiencesync.destinations.crisp_people import (
     name_of_holder,
     name_of_memo,
     name_of_sharing,
+    recall,
 )
 from audiencesync.destinations.crisp_requests import SEARCHES, SIZE, Plan, Request
 from audiencesync.destinations.crisp_wave import Wave
@@ -36,6 +37,18 @@ class CrispPacker(Packer):
             if email := email_in(mine, plan.kind):
                 yield name_of_email(email)
                 yield from (name_of_holder(plan.keys[call.span], email) for call in mine if call.value)
+
+    def more_names(self, calls: Sequence[Call], known: Mapping[str, str]) -> Iterable[str]:
+        """Who has the email where somebody is remembered, and for whom its person holds traits, if others share him."""
+        plan = self._plan
+        for user, mine in by_user(calls):
+            told, email = recall(known, user), email_in(mine, plan.kind)
+            if not told.id or told.email in ("", email):
+                continue
+            if plan.anew and any(call.value for call in mine):
+                yield name_of_email(told.email)
+            if name_of_sharing(user) in known:
+                yield from (name_of_holder(plan.keys[call.span], told.email) for call in mine)
 
     def pack(self, calls: Sequence[Call]) -> Packed:
         """As when nothing is known of anybody."""

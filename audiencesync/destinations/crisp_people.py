@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from audiencesync.destinations.people import compact, email_of, split
-from audiencesync.model import Call
+from audiencesync.model import Call, Person
 
 SOUGHT, TAKEN = " sought ", " taken "
 """What stands under an email, with the sync's tag, that a search did not show, and that Crisp says is taken."""
@@ -64,6 +64,11 @@ def name_of_email(email: str) -> str:
     return f"e:{email}"
 
 
+def name_of_sure(email: str) -> str:
+    """Where it stands within a page, without being written down, that a backfill found out whose an email is."""
+    return f"a:{email}"
+
+
 def name_of_holder(key: str, email: str) -> str:
     """Where it is remembered which of the users of an email is the one for whom its person has a trait."""
     return f"o:{key}:{email}"
@@ -79,6 +84,16 @@ def person_at(known: Mapping[str, str], email: str) -> str:
     return known.get(name_of_email(email), "").partition(" ")[0]
 
 
+def last_at(known: Mapping[str, str], email: str) -> str:
+    """Our user who came to this email last, empty where there is none; a mark keeps him after its sync's tag."""
+    return last_in(known.get(name_of_email(email), ""))
+
+
+def last_in(value: str) -> str:
+    """Our user in what stands under an email."""
+    return "".join(value.split(" ", 3)[3:]) if value.startswith(" ") else value.partition(" ")[2]
+
+
 def joined(known: Mapping[str, str], user: str, told: Remembered, person: str, email: str,
            others: Iterable[str] = ()) -> tuple[Remembered, Mapping[str, str]]:
     """A user who has this person from now on, as the last one who came there and `others` may; and what that teaches.
@@ -86,7 +101,7 @@ def joined(known: Mapping[str, str], user: str, told: Remembered, person: str, e
     Who came there before the last one is known to share by then.
     """
     name = name_of_email(email)
-    same = {known.get(name, "").partition(" ")[2], *others} - {"", user}
+    same = {last_at(known, email), *others} - {"", user}
     teaches = {name_of(user): person, name: f"{person} {user}"}
     teaches |= {name_of_sharing(one): "1" for one in sorted((*same, user) if same else ())}
     return Remembered(person, email, gone=told.gone), teaches
@@ -104,6 +119,12 @@ def moved(known: Mapping[str, str], user: str, told: Remembered,
 def released(told: Remembered) -> Mapping[str, str]:
     """What is learned when nothing is held for a user at his person any more."""
     return {name_of_holder(key, told.email): "" for key in told.keys}
+
+
+def without_others(person: Person) -> Person:
+    """A user with what is remembered of him, but for the traits that are held for others who share his email."""
+    return person._replace(known={name: value for name, value in person.known.items()
+                                  if not name.startswith(name_of_holder("", "")[:2]) or value == person.user_id})
 
 
 class Columns(NamedTuple):

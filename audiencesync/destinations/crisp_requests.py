@@ -10,7 +10,6 @@ from urllib.parse import quote, urlencode
 import orjson
 
 from audiencesync.destinations.api import in_path
-from audiencesync.destinations.crisp_people import name_of_email
 from audiencesync.destinations.people import (
     IDENTITY_CONFLICT,
     MISSING_EMAIL,
@@ -47,7 +46,8 @@ class Request(Batch):
 
     What else an answer may teach, whereupon the calls are packed again: `missing`, when Crisp does not know the person
     (of a search, whomever it does not show); `taken`, when the email is another's; `refused`, when it does not like the
-    request. Where these are None the calls are refused, of a missing person with the reason `unknown`.
+    request. Where these are None the calls are refused, as they are of a missing person where there is a reason for it,
+    `unknown`. `sure`: whomever a search shows is remembered within the page to be there.
     """
 
     kind: Literal["search", "find", "create", "change", "batch"] = "change"
@@ -56,6 +56,7 @@ class Request(Batch):
     taken: Mapping[str, str] | None = None
     refused: Mapping[str, str] | None = None
     unknown: Refusal | None = None
+    sure: bool = False
 
 
 class Desk:
@@ -64,21 +65,21 @@ class Desk:
     def __init__(self, website: str) -> None:
         self._root = f"/website/{website}"
 
-    def search(self, calls: Sequence[Call], emails: Iterable[str], *, sought: str, off: str, create: bool) -> Request:
-        """Who has these emails, all at once; `sought` is written under those that are not found.
+    def search(self, calls: Sequence[Call], emails: Iterable[str], *, missing: Mapping[str, str],
+               likely: Mapping[str, str], off: str, sure: bool) -> Request:
+        """Who has these emails, all at once; `missing` is written under those that are not found.
 
-        `off` is written where it is remembered in which sync searches were refused. A plan takes everybody for unknown
-        when unknown ones are created, and for known when they are not.
+        `off` is written where it is remembered in which sync searches were refused. A plan takes for the answer what is
+        `likely`; of those who are found it is `sure`, in a backfill, that they are there.
         """
-        missing = {name_of_email(email): sought for email in emails}
-        teaches = missing if create else dict.fromkeys(missing, ID)
         return Request(tuple(calls), b"", f"GET {self._root}{_searched(emails)}", asks=True, kind="search",
-                       teaches=teaches, missing=missing, refused={**missing, SEARCHES: off})
+                       teaches=likely, missing=missing, refused={SEARCHES: off}, sure=sure)
 
-    def find(self, calls: Sequence[Call], email: str, unknown: Refusal) -> Request:
+    def find(self, calls: Sequence[Call], email: str, unknown: Refusal | None, *, teaches: Mapping[str, str],
+             missing: Mapping[str, str] | None = None) -> Request:
         """Whose an email is."""
         return Request(tuple(calls), b"", self._person("GET", "profile", email), asks=True, kind="find",
-                       teaches={name_of_email(email): ID}, unknown=unknown)
+                       teaches=teaches, missing=missing, unknown=unknown)
 
     def create(self, calls: Sequence[Call], email: str, person: Mapping[str, Any], teaches: Mapping[str, str],
                taken: Mapping[str, str]) -> Request:
@@ -109,7 +110,7 @@ class Plan(NamedTuple):
     """What all waves of a sync have in common: its settings, the keys of its spans, the kind of its ids, its tag.
 
     `search` are the emails of one search, `batch` the people of one batch; a bulk of none tells everybody alone.
-    `by_email` says that a batch may name people by their emails.
+    `by_email` says that a batch may name people by their emails, `anew` that those who are remembered may be lost.
     """
 
     desk: Desk
@@ -121,6 +122,7 @@ class Plan(NamedTuple):
     batch: int
     bulk: bool
     by_email: bool
+    anew: bool = False
 
 
 def in_searches(emails: Sequence[str], most: int) -> Iterable[Sequence[str]]:

@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import NamedTuple
 
+from audiencesync.destinations.crisp_lookup import Lookup, Stranger
 from audiencesync.destinations.crisp_people import (
-    SOUGHT,
     TAKEN,
     Columns,
     Remembered,
@@ -33,51 +32,25 @@ from audiencesync.destinations.crisp_people import (
 )
 from audiencesync.destinations.crisp_requests import (
     GONE,
-    HIDDEN,
-    ID,
     NO_EMAIL,
-    NOT_KNOWN,
-    SEARCHES,
     SHARED,
     SIZE,
-    Plan,
-    Request,
-    in_searches,
 )
 from audiencesync.destinations.people import by_value
 from audiencesync.model import Call, Packed, Refusal
 
 
-class _Stranger(NamedTuple):
-    """A member whose email is nobody's, as far as is known."""
-
-    user: str
-    email: str
-    calls: Sequence[Call]
-    columns: Columns
-    told: Remembered
-
-
 @dataclass(slots=True)
-class Wave:
-    """What becomes of a page's calls now; `known` is what is known before, `people` are those told together.
+class Wave(Lookup):
+    """What becomes of a page's calls now; `people` are those told together, `came` the users who come to an email."""
 
-    `came` are the users who come to an email; to one that is `busy` nobody comes, since it may be another's afterwards.
-    """
-
-    plan: Plan
-    known: Mapping[str, str]
-    batches: list[Request] = field(default_factory=list)
     refused: list[tuple[Call, Refusal]] = field(default_factory=list)
     done: list[Call] = field(default_factory=list)
-    later: list[Call] = field(default_factory=list)
-    strangers: dict[str, _Stranger] = field(default_factory=dict)
     together: list[Call] = field(default_factory=list)
     people: dict[str, tuple[Remembered, Mapping[str, str]]] = field(default_factory=dict)
     claims: dict[tuple[str, str], str] = field(default_factory=dict)
     rivals: list[tuple[Call, str]] = field(default_factory=list)
     came: dict[str, list[str]] = field(default_factory=dict)
-    busy: set[str] = field(default_factory=set)
 
     def take(self, user: str, calls: Sequence[Call]) -> None:
         """The next step of one user. A false for somebody for whom nothing is held there needs none."""
@@ -88,8 +61,10 @@ class Wave:
         self.done += (call for call in calls if not call.value and call not in left)
         email = email_in(members, self.plan.kind)
         columns = columns_of(next((call.included for call in members), None))
+        if members and self._looked_up(Stranger(user, email, members, columns, told), left, sharing=sharing):
+            return
         if not members or (told.id and email == told.email) or (told.id and not email and not sharing):
-            self._tell(user, told, {}, members, left, columns)
+            self._tell(user, *self._as_it_is(user, told, members), members, left, columns)
         elif not email:
             self.refused += ((call, NO_EMAIL) for call in members)
             self._tell(user, told, {}, [], left, columns)
@@ -97,15 +72,15 @@ class Wave:
             self.later += (*members, *left)
         elif told.id:
             sharing = sharing or told.email in self.came
-            self._follow(_Stranger(user, email, members, columns, told), left, sharing=sharing)
+            self._follow(Stranger(user, email, members, columns, told), left, sharing=sharing)
         elif person := person_at(self.known, email):
             self._tell(user, *self._joined(user, told, person, email), members, left, columns)
         else:
-            self._ask(_Stranger(user, email, members, columns, told), left)
+            self.ask(Stranger(user, email, members, columns, told), left)
 
     def packed(self) -> Packed:
         """All of it; whose trait is another's waits for him, if he is under way, or else is refused."""
-        self._look_up()
+        self.look_up()
         most = min(self.plan.batch, int(self.known.get(SIZE) or self.plan.batch))
         for span, value, calls in by_value(self.together, most):
             people = [self.people[call.user_id] for call in calls]
@@ -119,21 +94,30 @@ class Wave:
         self.refused += ((call, SHARED) for call, holder in self.rivals if holder not in acting)
         return Packed(tuple(self.batches), tuple(self.refused), tuple(self.done), tuple(self.later))
 
-    def _look_up(self) -> None:
-        """Strangers are searched for together; one alone, and whom a search did not show, is created or found."""
-        searches = self.known.get(SEARCHES) != self.plan.tag
-        new = [email for email in self.strangers if searches and not self._marked(SOUGHT, email)
-               and not self._marked(TAKEN, email)]
-        for emails in in_searches(new, self.plan.search):
-            if len(emails) > 1:
-                calls = [call for email in emails for call in self.strangers.pop(email).calls]
-                self.batches.append(self.plan.desk.search(
-                    calls, emails, sought=f"{SOUGHT}{self.plan.tag}", off=self.plan.tag, create=self.plan.create))
-        self.batches += map(self._find_or_create, self.strangers.values())
+    def _looked_up(self, who: Stranger, left: Sequence[Call], *, sharing: bool) -> bool:
+        """In a backfill: whether it is found out first if a member's person is there still, or whose his email is."""
+        told, email = who.told, who.email
+        if not email and (sharing or not told.id):
+            return False
+        if told.id and told.email and self.unsure(told.email):
+            if email in ("", told.email):
+                self.ask(who._replace(email=told.email), left)
+            else:
+                self.ask_former(who, left)
+        elif email not in ("", told.email) and person_at(self.known, email) and self.unsure(email):
+            self.ask(who, left)
+        else:
+            return False
+        return True
 
-    def _marked(self, mark: str, email: str) -> bool:
-        """Whether this very sync found that out of an email."""
-        return self.known.get(name_of_email(email)) == f"{mark}{self.plan.tag}"
+    def _as_it_is(self, user: str, told: Remembered,
+                  members: Sequence[Call]) -> tuple[Remembered, Mapping[str, str]]:
+        """A user as he is remembered, unless his email has become another person's, who knows no column of his yet."""
+        person = person_at(self.known, told.email)
+        if not members or not told.email or person in ("", told.id):
+            return told, {}
+        new, teaches = self._joined(user, told, person, told.email)
+        return new._replace(keys=told.keys), teaches
 
     def _without(self, user: str, told: Remembered) -> dict[str, object]:
         """What a person's being unknown teaches: to look him up anew, once."""
@@ -142,35 +126,13 @@ class Wave:
         return {"missing": {**released(told), name_of_email(told.email): "",
                             name_of(user): "", **memo(user, Remembered(gone=self.plan.tag))}}
 
-    def _taken(self, email: str) -> Mapping[str, str]:
-        """What is learned when Crisp says that an email is taken: whose has to be asked, unless emails are names."""
-        return {name_of_email(email): email if self.plan.by_email else f"{TAKEN}{self.plan.tag}"}
-
-    def _ask(self, who: _Stranger, left: Sequence[Call]) -> None:
-        """Have it found out who has this email."""
-        self.later += left
-        self.busy.add(who.email)
-        self.strangers[who.email] = who
-
-    def _find_or_create(self, who: _Stranger) -> Request:
-        name = name_of_email(who.email)
-        if self._marked(TAKEN, who.email):
-            return self.plan.desk.find(who.calls, who.email, HIDDEN)
-        if not self.plan.create:
-            return self.plan.desk.find(who.calls, who.email, NOT_KNOWN)
-        teaches = {name: ID}
-        if not who.told.id:
-            new = Remembered(ID, who.email, profile=who.columns.profile_digest, gone=who.told.gone)
-            teaches = {name_of(who.user): ID, name: f"{ID} {who.user}", **memo(who.user, new)}
-        return self.plan.desk.create(who.calls, who.email, who.columns.person, teaches, self._taken(who.email))
-
     def _joined(self, user: str, told: Remembered, person: str, email: str) -> tuple[Remembered, Mapping[str, str]]:
         """As `joined`, of those as well who come to this email before him in this wave."""
         came = self.came.setdefault(email, [])
         came.append(user)
         return joined(self.known, user, told, person, email, came)
 
-    def _follow(self, who: _Stranger, left: Sequence[Call], *, sharing: bool) -> None:
+    def _follow(self, who: Stranger, left: Sequence[Call], *, sharing: bool) -> None:
         """Somebody's email has changed: his person follows, unless others share it or another has that email.
 
         Then what is held for him at the former person is taken back before he is told at the other one.
@@ -190,8 +152,8 @@ class Wave:
             else:
                 self.done += left  # at this person nothing is held for him
                 self._tell(user, new, taught, who.calls, [], who.columns)
-        elif sharing or self._marked(TAKEN, email):
-            self._ask(who, left)
+        elif sharing or self.marked(TAKEN, email):
+            self.ask(who, left)
         else:
             self.later += left
             self.busy |= {told.email, email}
@@ -201,8 +163,8 @@ class Wave:
                 body["person"] = who.columns.person
                 new = new._replace(profile=who.columns.profile_digest)
             self.batches.append(self.plan.desk.profile(
-                who.calls, told.id, body, teaches={**moves, **memo(user, new)},
-                taken=self._taken(email), **self._without(user, told)))
+                who.calls, told.id, body, teaches={**moves, **memo(user, new), **self.sure(email)},
+                taken=self.taken(email), **self._without(user, told)))
 
     def _tell(self, user: str, told: Remembered, teaches: Mapping[str, str], members: Sequence[Call],
               left: Sequence[Call], columns: Columns) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
-from math import isinf
+from math import inf, isinf
 from typing import TypeVar
 
 from audiencesync import clock
@@ -29,23 +29,25 @@ One = TypeVar("One")
 
 
 class NotNow(Unavailable):
-    """The destination is not to be asked now: its day is used up, it asked for that, or a process is at work there."""
+    """The destination is not to be asked now: its limits are used up, it asked for that, or a process is at work there."""
 
 
 @dataclass(slots=True)
 class Turns:
-    """The right to ask one destination, whose lease this process holds."""
+    """The right to ask one destination, whose lease this process holds; it waits `patience` seconds for a turn."""
 
     store: Store
     lease: leases.Lease
     allowed: Allowance
-    _noted: float = float("-inf")
+    patience: float = inf
+    _noted: float = -inf
 
     @contextmanager
     def request(self, requests: int = 1, *, spare: int = 0) -> Iterator[None]:
         """Let so many requests leave together when it is their turn, with room for so many more (`count`).
 
-        Raises NotNow where the day has no more of them, LeaseLost where another process took over meanwhile.
+        Raises NotNow where the day has no more of them or that would take longer than `patience`, LeaseLost where
+        another process took over meanwhile.
         """
         for number in range(requests):
             self._wait(requests - number + spare)
@@ -80,6 +82,8 @@ class Turns:
         while (pause := self.allowed.pace.free_at(REQUEST, clock.monotonic()) - clock.monotonic()) > 0:
             if isinf(pause):  # only our own answer could free it, and that comes after this
                 return
+            if pause > self.patience:
+                raise NotNow(f"its limits are used up, and the next request may leave only in {pause:,.0f} s")
             time.sleep(min(pause, GLANCE))
             self._keep()
 
@@ -93,7 +97,7 @@ class Turns:
 
 
 @contextmanager
-def asking(store: Store, name: str, destination: Destination) -> Iterator[Turns]:
+def asking(store: Store, name: str, destination: Destination, *, patience: float = inf) -> Iterator[Turns]:
     """Take the destination's lease and its limits, and leave to the next worker what still counts of them.
 
     Raises LeaseHeld while another process works it.
@@ -103,7 +107,7 @@ def asking(store: Store, name: str, destination: Destination) -> Iterator[Turns]
     try:
         allowed = allowance(store, name, destination, clock.monotonic)
         try:
-            yield Turns(store, lease, allowed)
+            yield Turns(store, lease, allowed, patience)
         finally:
             if lease.remaining > 0:  # else whoever took over counts by himself
                 allowed.close()

@@ -27,6 +27,9 @@ SAMPLE = 1000
 LISTS = 2
 """Requests that a list of fields takes at most, where it is of usual length."""
 
+PATIENCE = 120.0
+"""Seconds that a turn is waited for: the windows of most limits, and not those of hours."""
+
 FIX = "audiencesync doctor --fix"
 
 
@@ -60,7 +63,7 @@ def turns_at(store: Store | None, name: str, destination: Destination) -> Iterat
         raise NotNow(f"it is not to be asked before {known.retry_at:%Y-%m-%d %H:%M:%S}Z: {why}")
     with ExitStack() as stack:
         try:
-            turns = stack.enter_context(asking(store, name, destination))
+            turns = stack.enter_context(asking(store, name, destination, patience=PATIENCE))
         except LeaseHeld as error:
             raise NotNow("a process is at work there, which uses its limits") from error
         yield turns
