@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import orjson
@@ -72,6 +72,7 @@ class World:
     before: bool = True
     sent: list[Batch] = field(default_factory=list)
     syncs: int = 0
+    anew: bool = False
 
     def enter(self, user: str, *keys: str, email: str | None = "", **more: object) -> None:
         for key in keys or KEYS:
@@ -93,6 +94,14 @@ class World:
             found += [Call(user, span, user in now, now.get(user)) for user, other in self.rejected
                       if other == key and user not in now and user not in then]
         return sorted(set(found), key=lambda call: call[:2])
+
+    def backfill(self) -> Counter[str]:
+        """Everybody is told again, since people may be lost there."""
+        self.anew = True
+        try:
+            return self.sync(everybody=True)
+        finally:
+            self.anew = False
 
     def sync(self, *, everybody: bool = False, checked: bool = True) -> Counter[str]:
         """Until it is done, through every crash; the requests that it took, by route."""
@@ -117,7 +126,21 @@ class World:
         return stop
 
     def content(self) -> Content:
-        return content(*(envelope(key, id_kind=self.kind) for key in KEYS), secret=bytes([self.syncs]) * 32)
+        made = content(*(envelope(key, id_kind=self.kind) for key in KEYS), secret=bytes([self.syncs]) * 32)
+        return replace(made, anew=self.anew)
+
+    def remembered(self, calls: Sequence[Call]) -> dict[str, str]:
+        """What is known of these calls, as the core reads it."""
+        packer = at(self.server, **self.settings).packer(self.content())
+        found = {name: self.state[name] for name in packer.names(calls) if name in self.state}
+        return found | {name: self.state[name] for name in packer.more_names(calls, found) if name in self.state}
+
+    def read_back(self, user: str, *, value: bool = True, email: str | None = None) -> Mapping[str, object] | None:
+        """What verify finds of somebody who was told `value` under the first key."""
+        known = self.remembered([Call(user, 0, value, included(email) if value else None)])
+        person = Person(user, self.kind, included(email) if value else None, known)
+        ((_, held),) = at(self.server, **self.settings).read_back([person])
+        return held
 
     def _run(self, calls: Sequence[Call], cursor: str | None, rejected: dict[tuple[str, str], Refusal], *,
              checked: bool) -> tuple[Stop | None, str | None]:
@@ -132,8 +155,7 @@ class World:
                 step = machine.next_step(now)
                 if isinstance(step, Read):
                     page = next(pages, None)
-                    names = packer.names(page.calls) if page else ()
-                    machine.offer(page, {name: self.state[name] for name in names if name in self.state})
+                    machine.offer(page, self.remembered(page.calls) if page else {})
                 elif isinstance(step, Commit):
                     self._commit(step, rejected)
                     cursor = step.progress.acknowledged
@@ -722,6 +744,244 @@ def test_a_crash_at_any_request_repeats_and_harms_nothing(at_: int, before: bool
         it.sync()
         it.check()
         assert len(it.server.people) == 40
+
+
+# a backfill, when people are lost there
+
+
+def deleted(it: World, *emails: str) -> None:
+    for email in emails or [person["email"] for person in it.server.people.values()]:
+        it.server.remove(email)
+
+
+@pytest.mark.parametrize("part", [1, 2, 60])
+def test_a_backfill_makes_those_again_who_are_lost_with_their_columns(part: int) -> None:
+    users = [f"u{number:03}" for number in range(60)]
+    with world(size=40) as it:
+        for user in users:
+            it.enter(user, "vip", name=user.upper(), plan="pro")
+        it.sync()
+        before = {email: dict(person["data"]) for person in it.server.people.values() if (email := person["email"])}
+        lost = [f"{user}@x.co" for user in users[::part]]
+        deleted(it, *lost)
+        took = it.backfill()
+        it.check()
+        assert it.rejected == {}
+        assert {person["email"]: person["data"] for person in it.server.people.values()} == before
+        assert {person["person"]["nickname"] for person in it.server.people.values()} == set(map(str.upper, users))
+        assert (took[SEARCH], took[CREATE], took[DATA]) == (3, len(lost), len(lost))
+        assert took[BATCH] <= 2
+        assert not any(name.startswith("a:") for name in it.state)
+        for user in users:
+            it.leave(user)
+        it.sync()
+        it.check()
+
+
+def test_a_backfill_of_those_who_are_there_costs_searches_and_batches() -> None:
+    with world(size=200) as it:
+        for number in range(200):
+            it.enter(f"u{number:03}", "vip", plan="pro")
+        it.sync()
+        assert it.backfill() == {SEARCH: 10, BATCH: 4}
+        it.check()
+        everybody = it.calls(everybody=True)
+        it.anew = True
+        packer = at(it.server).packer(it.content())
+        known, waves = it.remembered(everybody), [packer.pack_known(everybody, it.remembered(everybody))]
+        for batch in waves[0].batches:
+            known |= packer.imagine(batch)
+        assert len(packer.pack_known(everybody, known).batches) == 4, "a plan takes them for being there"
+
+
+@pytest.mark.parametrize("searches", ["ignored", "refused"])
+@pytest.mark.parametrize("size", [1, 10_000])
+def test_a_backfill_without_searches_finds_or_makes_everybody(searches: str, size: int) -> None:
+    with world(searches=searches, size=size) as it:
+        for number in range(20):
+            it.enter(f"u{number:02}", plan="pro")
+        it.sync()
+        deleted(it, *(f"u{number:02}@x.co" for number in range(0, 20, 2)))
+        it.leave("u03", "vip")
+        it.leave("u04", "vip")
+        it.backfill()
+        it.check()
+        assert it.server.holds()["u03@x.co", "vip"] is False, "who is there is told his false"
+        assert it.rejected == {}
+        assert len(it.server.people) == 20
+
+
+def test_a_backfill_creates_nobody_where_that_is_not_allowed_and_forgets_who_is_lost() -> None:
+    with world(settings={"create_users": False}) as it:
+        for user in ("ann", "bob", "cem"):
+            it.server.add(f"{user}@x.co")
+            it.enter(user)
+        it.sync()
+        deleted(it, "ann@x.co", "bob@x.co")
+        it.leave("bob", "vip")
+        it.backfill()
+        assert it.reasons() == dict.fromkeys([("ann", "vip"), ("ann", "dormant"), ("bob", "dormant")], "unknown_user")
+        assert "u:ann" not in it.state
+        assert [*it.server.people] == [it.server.person("cem@x.co")["people_id"]]
+        it.server.add("ann@x.co")
+        it.server.add("bob@x.co")
+        it.sync()
+        it.check()
+        assert it.rejected == {}
+
+
+def test_a_backfill_makes_a_shared_person_again_and_each_keeps_what_is_his() -> None:
+    for size in (1, 10_000):
+        with world(size=size) as it:
+            it.enter("ann", "vip", email="home@x.co")
+            it.enter("bob", email="home@x.co")
+            it.enter("zoe", "dormant", email="home@x.co")
+            it.sync()
+            before = it.reasons()
+            deleted(it)
+            it.backfill()
+            it.check()
+            assert it.reasons() == before
+            assert len(it.server.people) == 1
+            it.leave("ann")
+            it.leave("zoe")
+            it.sync()
+            it.check()
+            assert it.rejected == {}
+            it.leave("bob")
+            it.sync()
+            it.check()
+
+
+def test_who_shares_a_person_that_was_made_again_for_another_comes_to_it() -> None:
+    with world() as it:
+        it.enter("ann", "vip", email="home@x.co")
+        it.enter("bob", "dormant", email="home@x.co")
+        it.sync()
+        it.leave("bob")
+        it.sync()
+        deleted(it)
+        it.told["dormant"] = {}
+        it.backfill()
+        it.enter("bob", "dormant", email="home@x.co")
+        it.sync()
+        it.check()
+
+
+def test_a_stranger_is_not_sent_to_a_person_who_is_lost() -> None:
+    with world() as it:
+        it.enter("zoe", "vip", email="home@x.co")
+        it.sync()
+        deleted(it)
+        it.enter("ann", "dormant", email="home@x.co")
+        it.backfill()
+        it.check()
+        it.leave("zoe")
+        it.sync()
+        it.check()
+
+
+def test_a_backfill_follows_changed_emails_and_remembered_ones() -> None:
+    for lost in (["ann@x.co"], ["bob@x.co"], ["cem@x.co"], ["ann@x.co", "bob@x.co", "cem@x.co"], []):
+        with world() as it:
+            for user in ("ann", "bob", "cem", "dan"):
+                it.enter(user)
+            it.sync()
+            for email in lost:
+                it.server.remove(email)
+            it.enter("ann", email="bob@x.co")
+            it.enter("bob", email="new@x.co")
+            it.members["vip"]["cem"] = it.members["dormant"]["cem"] = included(None)
+            it.backfill()
+            for _ in range(2):
+                it.sync()
+            it.members["vip"]["cem"] = it.members["dormant"]["cem"] = included("cem@x.co")
+            it.check()
+            assert it.rejected == {}
+
+
+@pytest.mark.parametrize("at_", range(0, 24, 2))
+@pytest.mark.parametrize("before", [True, False])
+def test_a_crash_in_a_backfill_harms_nothing(at_: int, before: bool) -> None:
+    with world(size=10) as it:
+        for number in range(30):
+            it.enter(f"u{number:02}", "vip", plan="pro", email=f"e{number // 2}@x.co" if number < 6 else "")
+        it.sync()
+        expected = it.server.holds()
+        deleted(it, *(f"u{number:02}@x.co" for number in range(6, 30, 2)), "e1@x.co")
+        it.crash, it.before = at_, before
+        it.backfill()
+        it.check()
+        assert it.server.holds() == expected
+        for number in range(30):
+            it.leave(f"u{number:02}")
+        for _ in range(2):
+            it.sync()
+        it.check()
+        assert it.rejected == {}
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_whatever_is_lost_and_fails_a_backfill_mends_it(seed: int) -> None:
+    draw = random.Random(seed)
+    settings = {"bulk": draw.choice(["auto", "off"]), "batch": draw.choice([2, 50]), "search": draw.choice([1, 3, 20]),
+                "people": draw.choice(["people_id", "people_id", "email"])}
+    faults = [503, 429, "accept_then_drop", "drop", "truncated"]
+    with world(settings=settings, size=draw.choice([1, 4, 10_000]), emails=settings["people"] == "email",
+               searches=draw.choice(["understood", "ignored", "refused"])) as it:
+        it.order = draw
+        emails = [f"e{number}@x.co" for number in range(6)]
+        people = {f"u{number}": draw.choice(emails) for number in range(9)}
+        for _ in range(6):
+            for user in sorted(people):
+                people[user] = email = draw.choice(emails) if draw.random() < 0.15 else people[user]
+                for key in KEYS:
+                    if draw.random() < 0.3:
+                        (it.leave if user in it.members[key] else it.enter)(user, key)
+                    if user in it.members[key]:
+                        it.members[key][user] = included(email, **({"plan": draw.choice("ab")} if seed % 2 else {}))
+            for person in [one for one in it.server.people.values() if draw.random() < 0.5]:
+                it.server.remove(person["email"])
+            it.crash, it.before = draw.choice([None, 0, 1, 2, 5]), draw.random() < 0.5
+            it.server.script = lambda *_: draw.choice(faults) if draw.random() < 0.1 else None
+            it.backfill()
+            it.crash, it.server.script = None, ()
+            for _ in range(4):
+                it.sync()
+            it.check()
+        for user in people:
+            it.leave(user)
+        for _ in range(3):
+            it.sync()
+        it.check()
+        assert it.rejected == {}
+
+
+def test_a_trait_that_is_held_for_another_is_not_read_back_as_ones_own() -> None:
+    with world() as it:
+        it.enter("ann", "vip", email="home@x.co")
+        it.enter("bob", "dormant", email="home@x.co")
+        it.sync()
+        it.leave("ann")
+        it.sync()
+        it.enter("bob", email="home@x.co")
+        it.sync()
+        it.check()
+        assert it.read_back("ann", value=False) == {"dormant": True}, "of those keys that it asks for"
+        assert it.read_back("bob", email="home@x.co") == {"vip": True, "dormant": True}
+        it.leave("bob", "vip")
+        it.sync()
+        it.server.person("home@x.co")["data"]["vip"] = True
+        assert it.read_back("ann", value=False) == {"vip": True, "dormant": True}, "nobody's, so that it is drift"
+        it.server.person("home@x.co")["data"]["vip"] = False
+        it.enter("bob", "vip", email="home@x.co")
+        it.sync()
+        deleted(it)
+        person = Person("ann", "user_id", None, it.remembered([Call("ann", 0, False, None)]))
+        ((gone, held),) = at(it.server).read_back([person])
+        assert held is None
+        assert "u:ann" in gone.known
+        assert "o:vip:home@x.co" not in gone.known, "what is bob's is not forgotten"
 
 
 # limits, credentials, answers
