@@ -416,7 +416,10 @@ def test_fields_are_made_no_faster_than_the_limit(tmp_path: Path, state_url: str
         arrivals: list[float] = []
         it.servers[name].script = lambda *_: arrivals.append(time.monotonic())
         it.doctor()
-        assert said_of(it.doctor("--fix"), name, "ok").count("made") == 6
+        made = len(arrivals)
+        it.doctor("--fix")
+        assert len(arrivals) - made >= 1 + 1 + 6
+        assert "warn" not in {status for of, status, words in it.doctor() if of == name and "settle" not in words}
         assert never_too_fast(arrivals, 4, 2.0), arrivals
 
 
@@ -426,8 +429,7 @@ def test_the_days_requests_are_never_exceeded(tmp_path: Path, state_url: str) ->
         assert it.run("sync").code == 0
         server, config = it.servers["crisp"], it.shop.root / "audiencesync.yml"
         quota = server.requests + 2
-        config.write_text(config.read_text().replace(f"timeout: 3s, settle: 0s, {FAST}}}\n  richpanel",
-                                                     f"timeout: 3s, settle: 0s, daily_requests: {quota}}}\n  richpanel"))
+        config.write_text(config.read_text().replace(FAST, f"{FAST}, daily_requests: {quota}", 1))
         for _ in range(2):
             assert "takes the token" in said_of(it.doctor(), "crisp", "ok")
         before = it.servers["richpanel"].requests
@@ -450,7 +452,8 @@ def test_where_a_process_is_at_work_nobody_is_asked(tmp_path: Path, state_url: s
             assert "initial sync of vip" in said_of(checks, "usercom", "ok"), "which needs no request"
             assert it.servers["usercom"].requests == 0
             assert it.servers["richpanel"].requests == 1
-            leases.guard(store, store.engine.connect(), lease)
+            with store.write() as connection:
+                leases.guard(store, connection, lease)
             leases.release(store, lease)
         finally:
             store.close()

@@ -29,7 +29,7 @@ One = TypeVar("One")
 
 
 class NotNow(Unavailable):
-    """The destination is not to be asked now: its limits are used up, it asked for that, or a process is at work there."""
+    """It is not to be asked now: its limits are used up, it asked for that, or a process is at work there."""
 
 
 @dataclass(slots=True)
