@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from hashlib import blake2b
 from typing import Any, ClassVar, Literal
 
@@ -14,18 +13,15 @@ from pydantic import Field, SecretStr, field_validator
 
 from audiencesync.destinations.api import Api, clock_words, in_path
 from audiencesync.destinations.people import People, email_of, one_word
-from audiencesync.destinations.planhat_answers import is_answer, read
-from audiencesync.destinations.planhat_emails import ByEmail, held, his_own
-from audiencesync.destinations.planhat_rows import ByExternalId, RowPacker, Rows, Ways
-from audiencesync.errors import AccountRefused, CallsRefused, NotThere, Throttled, Unanswered
-from audiencesync.model import Batch, Call, Channel, Content, Packer, Person, Receipt, Refusal, Trait
+from audiencesync.destinations.planhat_channel import PlanhatChannel, enduser
+from audiencesync.destinations.planhat_emails import ByEmail, held, his_own, is_anothers
+from audiencesync.destinations.planhat_rows import ByExternalId, RowPacker, Ways
+from audiencesync.errors import AccountRefused, CallsRefused, Unanswered
+from audiencesync.model import Call, Channel, Content, Packer, Person, Trait
 from audiencesync.schedule import Rate, RateLimit
 
 PUBLISHED = (RateLimit(200, 60.0, "requests"), RateLimit(150, 1.0, "requests"))
 """Planhat's soft and hard limits (authentication and limits)."""
-
-COOL_DOWN = 60.0
-"""Seconds to wait after a 429 that names none: the window of the soft limit."""
 
 LISTED, MOST_LISTS = 500, 100
 """Custom fields to a list, and how many lists are read."""
@@ -96,7 +92,7 @@ class Planhat(People):
 
     def channel(self) -> Channel:
         """A connection of its own; httpx is imported here, when there is something to send."""
-        return _Channel(self._api())
+        return PlanhatChannel(self._api())
 
     def _api(self) -> Api:
         token = self.api_token.get_secret_value()
@@ -169,82 +165,30 @@ class Planhat(People):
             last = found
 
     def read_back(self, people: Iterable[Person]) -> Iterator[tuple[Person, Mapping[str, object] | None]]:
-        """Each enduser's custom fields, by the way it was told: external id, or `_id` or email."""
+        """Each enduser's custom fields, by the way it was told: external id, or `_id` or email.
+
+        A trait that is another user's who shares the email is left out.
+        """
         with closing(self._api()) as api:
             for person in people:
                 traits: dict[str, object] = {}
                 there = False
-                for route in self._routes(person):
-                    found = _enduser(api, route, seconds=self.timeout.total_seconds())
+                for route, emails in self._routes(person).items():
+                    found = enduser(api, route, seconds=self.timeout.total_seconds())
                     there = there or found is not None
-                    traits = {**((found or {}).get("custom") or {}), **traits}
+                    custom = (found or {}).get("custom") or {}
+                    traits = {key: value for key, value in custom.items()
+                              if not is_anothers(person, key, emails)} | traits
                 yield (person, traits) if there else (his_own(person), None)
 
-    def _routes(self, person: Person) -> Iterator[str]:
+    def _routes(self, person: Person) -> Mapping[str, Sequence[str]]:
+        """The paths or queries by which somebody is asked for, each with the emails that he was told under there."""
         if self.match == "external_id" and person.id_kind != "email":
-            yield f"/extid-{in_path(person.user_id)}"
-            return
-        told = [at for at in map(held, person.known.values()) if at]
-        yield from dict.fromkeys(f"/{in_path(at.id)}" if at.id else f"?email={in_path(at.email)}" for at in told)
+            return {f"/extid-{in_path(person.user_id)}": ()}
+        routes: dict[str, list[str]] = {}
+        for at in filter(None, map(held, person.known.values())):
+            routes.setdefault(f"/{in_path(at.id)}" if at.id else f"?email={in_path(at.email)}", []).append(at.email)
         call = Call(person.user_id, 0, value=True, included=person.included)
-        if not told and (email := email_of(call, person.id_kind)):
-            yield f"?email={in_path(email)}"
-
-
-def _enduser(api: Api, route: str, *, seconds: float) -> Mapping[str, Any] | None:
-    """One enduser by a path or query after /endusers; None when there is none."""
-    try:
-        found = api.ask(f"GET /endusers{route}", seconds=seconds, person=True).json()
-    except NotThere:
-        return None
-    if isinstance(found, list):
-        found = next((one for one in found if isinstance(one, dict) and one.get("_id")), None)
-        if found is None:
-            return None
-    if not isinstance(found, dict) or not isinstance(found.get("_id"), str):
-        raise Unanswered("Planhat's answer to a look-up is no enduser")
-    return found
-
-
-class _Channel(Channel):
-    """Puts rows and looks people up; what an answer says of single rows is read by planhat_answers."""
-
-    def __init__(self, api: Api) -> None:
-        self._api = api
-
-    def send(self, batch: Batch, *, seconds: float) -> Mapping[int, Refusal] | Receipt:
-        """One request within `seconds`; raises a DeliveryError for all of it."""
-        assert isinstance(batch, Rows)
-        try:
-            receipt = self._put(batch, seconds) if batch.body else self._look_up(batch, seconds)
-        except Throttled as error:
-            error.wait = COOL_DOWN if error.wait is None else error.wait
-            raise
-        return receipt.refused if receipt == Receipt(receipt.refused) else receipt
-
-    def _look_up(self, batch: Rows, seconds: float) -> Receipt:
-        (row,) = batch.rows
-        found = _enduser(self._api, batch.route.removeprefix("GET /endusers"), seconds=seconds)
-        return Receipt(learned=row.lost if found is None else row.lessons(found["_id"]))
-
-    def _put(self, batch: Rows, seconds: float) -> Receipt:
-        def quote(said: str) -> str:
-            return self._api.quote(said, batch.body)
-
-        try:
-            reply = self._api.ask(batch.route, batch.body, seconds=seconds)
-        except (CallsRefused, AccountRefused) as error:
-            account = isinstance(error, AccountRefused)
-            receipt = read(error.body, error.status, batch, quote, ok=False, account=account)
-            if receipt is None:
-                raise
-            return receipt
-        if not is_answer(reply.body):
-            raise Unanswered(f"the answer {reply.status} is none of Planhat's, so it says nothing", status=reply.status)
-        receipt = read(reply.body, reply.status, batch, quote, ok=True, partial=reply.partial)
-        assert receipt is not None
-        return replace(receipt, wait=reply.wait)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._api.close()
+        if not routes and (email := email_of(call, person.id_kind)):
+            return {f"?email={in_path(email)}": [email]}
+        return routes

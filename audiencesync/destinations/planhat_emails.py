@@ -50,6 +50,11 @@ def his_own(person: Person) -> Person:
                                   if name[:2] not in ("e:", "o:") or value == person.user_id})
 
 
+def is_anothers(person: Person, key: str, emails: Iterable[str]) -> bool:
+    """Whether another user who shares one of these emails is known to be whom this trait is of."""
+    return any(person.known.get(f"o:{key}:{email}", "") not in ("", person.user_id) for email in emails)
+
+
 @dataclass(slots=True)
 class _Wave:
     """What comes of one page's calls now: told, asked, refused, done, later; no enduser is in two rows of it."""
@@ -79,15 +84,19 @@ class ByEmail(RowPacker):
         """Whom a trait was told to, whose it is, and who has the email."""
         for call in calls:
             yield f"u:{self.key(call)}:{call.user_id}"
-            if call.value and (email := self.email(call)):
+            if email := self.email(call):  # a false has one where it is the id
                 yield from (f"o:{self.key(call)}:{email}", f"i:{email}")
 
     def more_names(self, calls: Sequence[Call], known: Mapping[str, str]) -> Iterable[str]:
-        """Whose all the traits are of an enduser whom a changed email would take along."""
-        for call in calls:
-            there = self._held(call, known) if call.value else None
-            if there is not None and self.email(call) not in ("", there.email):
-                yield from (f"o:{key}:{there.email}" for key in self.all_keys)
+        """Whose all the traits are of an enduser whom a changed email would take along, or that a user has no more."""
+        for _, mine in by_user(calls):
+            told = [(call, self._held(call, known)) for call in mine]
+            for call, there in told:
+                if call.value and there is not None and self.email(call) not in ("", there.email):
+                    yield from (f"o:{key}:{there.email}" for key in self.all_keys)
+            emails = {there.email for _, there in told if there is not None}
+            yield from (f"o:{self.key(call)}:{email}" for call, there in told if there is None and not call.value
+                        for email in emails)
 
     def pack_known(self, calls: Sequence[Call], known: Mapping[str, str]) -> Packed:
         """Exits first, so that whoever shares an email with one who leaves can have the trait after him."""
