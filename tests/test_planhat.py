@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -46,9 +47,9 @@ def told(batch: Batch, keys: Sequence[str] = KEYS) -> list[tuple[str, str, objec
 
 
 def bring(server: PlanhatFake, *calls: Call, before: Journal | None = None, kind: str = "user_id", declare: bool = True,
-          size: int = 5000, rude: bool = False, **settings: object) -> Journal:
+          size: int = 5000, rude: bool = False, anew: bool = False, **settings: object) -> Journal:
     """A sync of these calls, its custom fields declared first."""
-    destination, what = at(server.url, **settings), made(kind=kind)
+    destination, what = at(server.url, **settings), replace(made(kind=kind), anew=anew)
     if declare:
         list(destination.prepare(KEYS, create=True))
     packer = Checked(destination, what, read=None if rude else told)
@@ -743,6 +744,55 @@ def test_after_any_syncs_an_email_has_the_traits_of_who_has_it(
         assert True not in server.holds().values(), "everybody left"
 
 
+# a backfill, when people are lost there
+
+@pytest.mark.parametrize("settings_", [{}, {"match": "email"}, {"match": "email", "bulk_by_email": False},
+                                       {"kind": "email"}, {"without_company": "park"}], ids=str)
+@pytest.mark.parametrize("errors", ["object", "string", "bare", "silent"])
+@pytest.mark.parametrize("part", [1, 2, 40])
+def test_a_backfill_makes_those_again_who_are_lost_with_their_columns(settings_: dict, errors: str, part: int) -> None:
+    users = [f"u{number:02}@example.com" for number in range(40)]
+    with PlanhatFake(errors=errors) as server:
+        calls = [mail(user, span, email=user, plan="pro", name="N") for user in users for span in range(2)]
+        first = bring(server, *calls, **settings_)
+        whole = sorted((person["email"], person["name"], person["custom"]) for person in server.people.values())
+        for lost in [*server.people][::part]:
+            del server.people[lost]
+        journal = bring(server, *calls, before=first, anew=True, **settings_)
+        assert journal.refused == []
+        assert sorted((person["email"], person["name"], person["custom"]) for person in server.people.values()) == whole
+        bring(server, *(false(user, span) for user in users for span in range(2)), before=journal, **settings_)
+        assert True not in server.holds().values()
+
+
+@pytest.mark.parametrize("match", ["external_id", "email"])
+def test_a_backfill_without_create_users_refuses_who_is_lost(match: str) -> None:
+    with PlanhatFake() as server:
+        for user in ("ann", "bob"):
+            server.person(externalId=user, email=f"{user}@example.com")
+        calls = [mail(user, company_id="acme") for user in ("ann", "bob")]
+        first = bring(server, *calls, match=match, create_users=False)
+        del server.people[next(iter(server.people))]
+        journal = bring(server, *calls, before=first, anew=True, match=match, create_users=False)
+        assert codes(journal) == [("ann", "unknown_user")]
+        assert server.holds() == {("bob", "vip"): True}
+
+
+@pytest.mark.parametrize("bulk", [True, False])
+def test_a_backfill_makes_a_shared_enduser_again_and_each_keeps_what_is_his(bulk: bool) -> None:
+    ways = {"match": "email", "bulk_by_email": bulk}
+    with PlanhatFake() as server:
+        calls = [mail("ann", 0, email="x@example.com"), mail("bob", 0, email="x@example.com"),
+                 mail("bob", 1, email="x@example.com")]
+        first = bring(server, *calls, **ways)
+        server.people.clear()
+        journal = bring(server, *calls, false("cem"), before=first, anew=True, **ways)
+        assert codes(journal) == codes(first) == [("bob", "shared_email")]
+        assert server.holds() == {("x@example.com", "vip"): True, ("x@example.com", "big_spender"): True}
+        bring(server, false("ann"), false("bob", 1), before=journal, **ways)
+        assert True not in server.holds().values()
+
+
 # how it behaves
 
 def test_an_unknown_speed_limit_is_waited_for_a_minute() -> None:
@@ -856,6 +906,34 @@ def test_who_is_not_there_is_read_back_as_nobody() -> None:
         cem = Person("cem", "user_id", None, {})
         assert list(destination.read_back([ann, bob, cem])) == [(ann, {"vip": True, "big_spender": True}), (bob, None),
                                                                 (cem, None)]
+
+
+def read_as_told(server: PlanhatFake, journal: Journal, *calls: Call, kind: str = "user_id") -> object:
+    """What is read back of one user, given what the core remembers of these calls of his."""
+    destination, state = at(server.url, match="email"), journal.remembered
+    packer = destination.packer(made(kind=kind))
+    found = {name: state[name] for name in packer.names(calls) if name in state}
+    found |= {name: state[name] for name in packer.more_names(calls, found) if name in state}
+    ((_, held),) = destination.read_back([Person(calls[0].user_id, kind, None, found)])
+    return held
+
+
+def test_a_trait_of_another_with_the_same_email_is_not_read_back_as_ones_own() -> None:
+    with PlanhatFake() as server:
+        ours = [mail("ann", 0, email="x@example.com"), mail("bob", 1, email="x@example.com")]
+        first = bring(server, *ours, match="email")
+        assert read_as_told(server, first, false("bob", 0), ours[1]) == {"big_spender": True}
+        assert read_as_told(server, first, ours[0], false("ann", 1)) == {"vip": True}
+        left = bring(server, false("ann"), before=first, match="email")
+        server.people[next(iter(server.people))]["custom"]["vip"] = True
+        assert read_as_told(server, left, false("bob", 0), ours[1]) == {"vip": True, "big_spender": True}, "nobody's"
+
+
+def test_ids_that_are_one_email_are_read_back_each_without_the_others_trait() -> None:
+    with PlanhatFake() as server:
+        first = bring(server, mail("x@example.com"), kind="email")
+        assert read_as_told(server, first, false("X@example.com"), kind="email") == {}
+        assert read_as_told(server, first, mail("x@example.com"), kind="email") == {"vip": True}
 
 
 def test_a_single_refusal_of_a_whole_body_stays_what_it_is() -> None:

@@ -65,6 +65,8 @@ def read(body: bytes, status: int | None, batch: Rows, quote: Callable[[str], st
                                                                  quiet=quiet)):
         seen.taken |= dict.fromkeys(left, "")
         left = []
+    if clear and quiet and alone and left and not batch.rows[0].absent and [said.get(one) for one in COUNTS] == [0] * 3:
+        seen.wrong[0], left = [], []  # whom his `_id` does not name any more
     return _receipt(batch, seen, {*left, *seen.doubted}, status, quote)
 
 
@@ -185,7 +187,7 @@ def _receipt(batch: Rows, seen: _Reading, again: set[int], status: int | None, q
             learned |= row.lessons(seen.taken[number])
             continue
         words = _words_of(seen.wrong[number], row)
-        kind = _kind(words, row)
+        kind = _kind(words, row) if seen.wrong[number] else "absent"
         learned |= {"clash": row.clash, "absent": row.lost}.get(kind, {})
         members = [index for index, call in zip(mine, row.calls, strict=True) if call.value or kind != "absent"]
         if kind == "other" and 0 < sum(_says(words, key) for key in row.keys) < len(row.keys):
