@@ -57,6 +57,7 @@ def _section(kind: type[Destination]) -> Iterator[str]:
                 *_words(kind), "", "| key | default | meaning |", "|---|---|---|")
     for name, default in own(kind).items():
         words = (kind.model_fields[name].description or "").rstrip(".").replace("|", "\\|") + _options(kind, name)
+        words += f": what stands in place of `{api}`" if name == "url" and (api := getattr(kind, "api_url", "")) else ""
         yield f"| `{name}` | {default if default in ('required', 'none') else f'`{default}`'} | {words} |"
     yield ""
 

@@ -16,7 +16,7 @@ from audiencesync.delivery.steps import Commit, Flight, PageUnderWay, Read, Send
 from audiencesync.errors import AccountRefused, CallsRefused, DeliveryError, NotTaken, Throttled, Unanswered
 from audiencesync.model import Call, Packer, Page, Progress, Receipt, Refusal
 
-__all__ = ["ATTEMPTS", "FINISHING", "HOPELESS", "PATIENCE", "Delivery"]
+__all__ = ["ATTEMPTS", "FINISHING", "HOPELESS", "PATIENCE", "SPENT", "Delivery"]
 
 FINISHING = 10.0
 """Seconds in which a sync that is asked to end finishes the pages it began; what is left then goes again."""

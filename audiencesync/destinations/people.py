@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 from pydantic import ConfigDict, Field, SecretStr, ValidationInfo, field_validator
@@ -28,6 +28,9 @@ class People(Destination):
     """A destination that keeps people; its settings are those of every such."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
+
+    api_url: ClassVar[str]
+    """The base URL that `url` stands in place of."""
 
     create_users: bool = Field(True, description="Whether a member it does not know is created; a false never does.")
     create_fields: bool = Field(True, description="Whether a sync declares the fields it needs; else doctor --fix.")

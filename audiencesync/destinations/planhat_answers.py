@@ -37,6 +37,7 @@ class _Reading:
     taken: dict[int, str] = field(default_factory=dict)
     wrong: dict[int, list[object]] = field(default_factory=dict)
     doubted: set[int] = field(default_factory=set)
+    unmade: set[int] = field(default_factory=set)
     nameless: bool = False
 
 
@@ -103,9 +104,10 @@ def _look(said: Mapping[str, Any], batch: Rows, *, alone: bool) -> _Reading:
     for value in _listed(said, IDS):
         if isinstance(value, str) and (number := index.get(value)) is not None:
             seen.taken.setdefault(number, value)
-    for error in _listed(said, ERRORS):
+    for made, error in [(name, error) for name in ERRORS for error in _listed(said, (name,))]:
         named = {0} if alone else _named(error, index)
         if len(named) == 1:
+            seen.unmade |= named if made == "createdErrors" else set()
             seen.wrong.setdefault(named.pop(), []).append(error)
         else:  # several are named, as for a duplicate: each must speak for itself
             seen.doubted |= named
@@ -187,7 +189,8 @@ def _receipt(batch: Rows, seen: _Reading, again: set[int], status: int | None, q
             learned |= row.lessons(seen.taken[number])
             continue
         words = _words_of(seen.wrong[number], row)
-        kind = _kind(words, row) if seen.wrong[number] else "absent"
+        unmade = number in seen.unmade and not any(call.value for call in row.calls)  # nobody is there to leave
+        kind = "absent" if unmade or not seen.wrong[number] else _kind(words, row)
         learned |= {"clash": row.clash, "absent": row.lost}.get(kind, {})
         members = [index for index, call in zip(mine, row.calls, strict=True) if call.value or kind != "absent"]
         if kind == "other" and 0 < sum(_says(words, key) for key in row.keys) < len(row.keys):

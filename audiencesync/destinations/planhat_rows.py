@@ -32,7 +32,7 @@ PRETENDED = "0" * 24
 FIELDS = {"first_name": "firstName", "last_name": "lastName", "name": "name", "title": "position", "phone": "phone"}
 """Segment's standard traits that an enduser has fields of its own for; the email is a matter of its own."""
 
-WHY = {MISSING_COMPANY: "Planhat makes no enduser without a company it knows, and this user comes with none",
+WHY = {MISSING_COMPANY: "Planhat makes no enduser without a company that it knows, and it knows none of this user",
        UNKNOWN_USER: "Planhat does not know this user, and create_users is false"}
 
 _AS_IT_IS = re.compile(r"extid-.+|srcid-.+|[0-9a-f]{24}", re.DOTALL)

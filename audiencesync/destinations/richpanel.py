@@ -44,6 +44,7 @@ class Richpanel(People):
     example: ClassVar[Mapping[str, object]] = {"api_key": "rp_0123456789abcdef"}
     example_answer: ClassVar[bytes] = (
         b'{"message": "ok", "customer": {"id": "c1", "order_completed_last_30days": true}}')
+    api_url: ClassVar[str] = URL
     id_kinds: ClassVar[tuple[str, ...]] = ("user_id", "email")
     shape: ClassVar[Literal["call", "row", "column"]] = "row"
     identifies: ClassVar[str] = "uid, which is the user id or the email"

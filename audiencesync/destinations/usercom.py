@@ -49,6 +49,7 @@ class UserCom(People):
 
     type: ClassVar[str] = "usercom"
     example: ClassVar[Mapping[str, object]] = {"api_key": "0123456789abcdef" * 4, "subdomain": "shop"}
+    api_url: ClassVar[str] = "https://shop.user.com/api/public"
     shape: ClassVar[Literal["call", "row", "column"]] = "column"
     identifies: ClassVar[str] = "custom_id, which is the user id or else the anonymous id; email where that is the id"
     unknown: ClassVar[str] = "created with the first true"

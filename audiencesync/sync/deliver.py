@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from audiencesync import clock
-from audiencesync.delivery import Stop
-from audiencesync.errors import AccountRefused, DeliveryError
+from audiencesync.delivery import Load, Stop
+from audiencesync.delivery.machine import SPENT
+from audiencesync.delivery.patience import PATIENCE
+from audiencesync.errors import AccountRefused, DeliveryError, Throttled
 from audiencesync.model import Destination, Outcome, Sync
 from audiencesync.store import leases, syncs
 from audiencesync.store.connect import Store
@@ -62,13 +65,27 @@ class Courier:
             if wire.close():  # else the lease keeps everybody off until the last byte's deadline
                 leases.release(self.store, lease)
 
-    def _prepared(self, lease: leases.Lease) -> bool:
+    def _turn(self, lease: leases.Lease, allowed: Allowance) -> None:
+        """Wait until one more request may leave, count it, and keep the lease. Raises Throttled for a long wait."""
+        pace, one = allowed.pace, Load(1)
+        while (wait := pace.free_at(one, self.monotonic()) - self.monotonic()) > 0 and not pace.spent():
+            if wait > PATIENCE:
+                raise Throttled("the speed limit leaves no request for now", wait=wait)
+            time.sleep(min(wait, 1.0))
+            leases.renew(self.store, lease)
+        if pace.spent():
+            raise Throttled(SPENT, wait=pace.renews - self.monotonic())
+        pace.sent(one)
+        pace.answered(one, self.monotonic())
+        leases.renew(self.store, lease)
+
+    def _prepared(self, lease: leases.Lease, allowed: Allowance) -> bool:
         """Whether the fields are there that the keys at hand need, as far as that lies with the destination."""
         name, again = self.agenda.destination, self.agenda.typed and self._first
         self._first = False
         try:
             fields.prepare(self.store, name, self.destination, self.agenda.keys, again=again,
-                           beat=lambda: leases.renew(self.store, lease))
+                           beat=lambda: self._turn(lease, allowed))
         except DeliveryError as error:
             at, pause = self.monotonic(), isinstance(error, AccountRefused)
             stop = Stop(reason=str(error), pause=pause, until=None if error.wait is None else at + error.wait)
@@ -85,7 +102,7 @@ class Courier:
             self.outcomes.append(blocked)
             return
         syncs.unsettle(self.store, lease, syncs.open_syncs(self.store, name), settle=self.destination.settle)
-        while (blocked := self._blocked(name)) is None and self._prepared(lease) and (
+        while (blocked := self._blocked(name)) is None and self._prepared(lease, allowed) and (
                 sync := self.agenda.next_sync(lease)) is not None:
             outcome = yield from Transit(self.store, self.destination, self.agenda, lease, wire, allowed, sync,
                                          self.monotonic, self.draw, self.interrupted).work()

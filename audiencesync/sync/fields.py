@@ -54,7 +54,7 @@ def unfit(store: Store, name: str, destination: Destination, kinds: Mapping[str,
 
 def prepare(store: Store, name: str, destination: Destination, keys: Callable[[], Iterable[str]], *, again: bool,
             beat: Callable[[], None]) -> None:
-    """Have the fields declared that were not yet, and remember how they stand; `beat` keeps the lease meanwhile.
+    """Have the fields declared that were not yet, and remember how they stand; `beat` waits for each request's turn.
 
     With `again` also those are looked at that were unfit a moment ago, since a person may have mended them. What goes
     wrong with some fields concerns their keys alone; a DeliveryError is raised when there is no other.
@@ -69,6 +69,8 @@ def prepare(store: Store, name: str, destination: Destination, keys: Callable[[]
         left = [key for key in left if key not in known]
     found: dict[str, Trait] = {}
     try:
+        if left:
+            beat()
         for field in _each(destination, left) if left else ():
             found[field.name] = field
             beat()

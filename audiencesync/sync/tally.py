@@ -85,10 +85,12 @@ def delivery(store: Store, thought: Store, desk: Desk) -> PlannedDelivery:
                                                                retried=False))
     going_on = desk.open if desk.blocked is None else ()
     users = planning.distinct_users(thought, [slot.span.computation_id for slot in desk.slots], going_on)
-    seconds, cost = tally.cost.seconds(limits, desk.settings.quota()), tally.cost
+    quota, cost = desk.settings.quota(), tally.cost
+    seconds, day = cost.seconds(limits, quota), "" if quota is None else f" and {quota:,} requests a day"
     desk.rows = [replace(row, seconds=seconds and seconds * row.calls / max(1, tally.calls))
                  if row.status in ("ready", "goes on") else row for row in desk.rows]
-    return PlannedDelivery(desk.name, tally.calls, users, cost.requests, cost.refused, seconds, show_rates(limits))
+    return PlannedDelivery(desk.name, tally.calls, users, cost.requests, cost.refused, seconds,
+                           show_rates(limits) + day)
 
 
 @dataclass(slots=True)

@@ -98,7 +98,7 @@ def searches_by_email(talk: Talk) -> str:
     """Whether the list is searched as sync asks it to, beside people who are not sought."""
     someone(talk)
     email = talk.email(someone(talk).name)
-    route = Desk(talk.destination.website_id).search([], [email], sought="", off="", create=True).route
+    route = Desk(talk.destination.website_id).search([], [email], missing={}, likely={}, off="", sure=False).route
 
     def seen() -> list[str]:
         return [str(one.get("email")) for one in talk.ask(route)["data"]]
