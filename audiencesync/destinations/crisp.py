@@ -50,6 +50,7 @@ class Crisp(People):
         "website_id": "8c842203-7ed8-4e29-a608-7cf78a7d2fcc", "identifier": "e47d8f75-a5a9-4e5c-8d8c-2d6d3f1d3a11",
         "key": "0123456789abcdef" * 4}
     needs: ClassVar[tuple[str, ...]] = ("email",)
+    api_url: ClassVar[str] = "https://api.crisp.chat/v1"
     shape: ClassVar[Literal["call", "row", "column"]] = "column"
     identifies: ClassVar[str] = "the email; users who share one share a person"
     unknown: ClassVar[str] = "created with the first true, by email"

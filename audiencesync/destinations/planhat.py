@@ -42,6 +42,7 @@ class Planhat(People):
     type: ClassVar[str] = "planhat"
     example: ClassVar[Mapping[str, object]] = {"api_token": "ph_0123456789abcdef"}
     example_answer: ClassVar[bytes] = b'{"createdErrors": [], "updatedErrors": [], "permissionErrors": []}'
+    api_url: ClassVar[str] = "https://api.planhat.com"
     id_kinds: ClassVar[tuple[str, ...]] = ("user_id", "anonymous_id", "email")
     shape: ClassVar[Literal["call", "row", "column"]] = "row"
     identifies: ClassVar[str] = "externalId, or the email"
