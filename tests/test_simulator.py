@@ -6,7 +6,7 @@ import pytest
 
 from tests.simulator import World
 
-WORLDS = 400
+WORLDS = 300
 AT_ONCE = 100
 
 EVENTS = ("initial", "incremental", "backfill", "farewell", "approved", "discarded", "sent since it was approved",

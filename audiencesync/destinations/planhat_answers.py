@@ -189,7 +189,8 @@ def _receipt(batch: Rows, seen: _Reading, again: set[int], status: int | None, q
             learned |= row.lessons(seen.taken[number])
             continue
         words = _words_of(seen.wrong[number], row)
-        unmade = number in seen.unmade and not any(call.value for call in row.calls)  # nobody is there to leave
+        gone = number in seen.unmade and not any(call.value for call in row.calls)  # and nobody is there to leave
+        unmade = gone and "field" not in words.lower() and not any(_says(words, key) for key in row.keys)
         kind = "absent" if unmade or not seen.wrong[number] else _kind(words, row)
         learned |= {"clash": row.clash, "absent": row.lost}.get(kind, {})
         members = [index for index, call in zip(mine, row.calls, strict=True) if call.value or kind != "absent"]
