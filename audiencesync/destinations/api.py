@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 if TYPE_CHECKING:
     from audiencesync.http import Reply
@@ -39,6 +40,15 @@ class Api:
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
+
+
+def reach(url: str, *, seconds: float) -> str:
+    """Words for `doctor` when a server answers at all, asked without credentials; raises NotTaken or Unanswered."""
+    from audiencesync.http import Client
+
+    with closing(Client()) as client:
+        client.reach(url, seconds=seconds)
+    return f"{urlsplit(url).hostname} answers"
 
 
 def in_path(text: str) -> str:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from audiencesync.destinations import richpanel_events as events
-from audiencesync.destinations.api import Api, clock_words, in_path
+from audiencesync.destinations.api import Api, clock_words, in_path, reach
 from audiencesync.destinations.people import People, email_of, one_word
 from audiencesync.destinations.richpanel_people import (
     FIND,
@@ -112,7 +112,8 @@ class Richpanel(People):
     def check(self) -> Iterator[str]:
         """Ping with the key; raises KeyRefused with the place of the right one."""
         if self.transport == "events":
-            yield from self._reach()
+            yield reach(self.base, seconds=self.timeout.total_seconds())
+            yield "warning: transport: events is experimental, and its key cannot be tried without sending an event"
             return
         with closing(self.api()) as api:
             try:
@@ -123,14 +124,6 @@ class Richpanel(People):
         yield f"{urlsplit(self.base).hostname} answers and takes the key"
         if words := clock_words(reply):
             yield words
-
-    def _reach(self) -> Iterator[str]:
-        from audiencesync.http import Client
-
-        with closing(Client()) as client:
-            client.reach(self.base, seconds=self.timeout.total_seconds())
-        yield f"{urlsplit(self.base).hostname} answers"
-        yield "warning: transport: events is experimental, and its key cannot be tried without sending an event"
 
     def prepare(self, keys: Sequence[str], *, create: bool) -> Iterator[Trait]:
         """Nothing is declared; but a key that is one of a customer's own fields would overwrite it."""

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from audiencesync.addresses import check_url
+from audiencesync.destinations.api import reach
 from audiencesync.destinations.bodies import Bodies
 from audiencesync.destinations.receivers import RECEIVERS, refusals
 from audiencesync.model import Batch, Channel, Content, Destination, Packer, Refusal
@@ -111,14 +112,7 @@ class Segment(Destination):
 
     def check(self) -> Iterator[str]:
         """Connect without writing; any HTTP answer will do. Raises NotTaken or Unanswered where there is none."""
-        from audiencesync.http import Client
-
-        client = Client()
-        try:
-            client.reach(self.address, seconds=self.timeout.total_seconds())
-        finally:
-            client.close()
-        yield f"{urlsplit(self.address).hostname} answers"
+        yield reach(self.address, seconds=self.timeout.total_seconds())
         known = RECEIVERS[self.receiver]
         if known.knows_key:
             yield f"{known.name} says that a write key is wrong when the first calls are sent"

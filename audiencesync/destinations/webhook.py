@@ -13,6 +13,7 @@ import orjson
 from pydantic import ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
 from audiencesync.addresses import check_url
+from audiencesync.destinations.api import reach
 from audiencesync.destinations.bodies import Bodies, Most, by_message_id
 from audiencesync.errors import Unanswered
 from audiencesync.model import Batch, Channel, Content, Destination, Packer, Refusal
@@ -72,14 +73,7 @@ class Webhook(Destination):
 
     def check(self) -> Iterator[str]:
         """Connect without writing; any HTTP answer will do. Raises NotTaken or Unanswered where there is none."""
-        from audiencesync.http import Client
-
-        client = Client()
-        try:
-            client.reach(self.url, seconds=self.timeout.total_seconds())
-        finally:
-            client.close()
-        yield f"{urlsplit(self.url).hostname} answers"
+        yield reach(self.url, seconds=self.timeout.total_seconds())
         if self.secret is None:
             yield "warning: without a secret the receiver cannot tell our calls from anybody's"
 

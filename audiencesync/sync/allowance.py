@@ -63,15 +63,21 @@ def allowance(store: Store, name: str, destination: Destination, monotonic: Call
     if quota is None and not kept:
         return Allowance(store, name, Pace(limits), monotonic, None, kept=False)
     known, now = accounts.allowed(store, name)
-    today, midnight = _day(now), (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
-    used = int(known.used or 0) if known.day == today else 0
+    today, (used, ends) = _day(now), used_today(known, now)
     at = monotonic()
-    pace = Pace(limits, budget=None if quota is None else quota - used, renews=at + (midnight - now).total_seconds())
+    pace = Pace(limits, budget=None if quota is None else quota - used, renews=at + ends)
     if kept:
         if known.paced:
             pace.recall(_recalled(known.paced, limits, now), at)
         accounts.note(store, name, paced=_written(now, limits, None))
     return Allowance(store, name, pace, monotonic, quota, kept, limits, today, used)
+
+
+def used_today(known: accounts.Allowed, now: datetime) -> tuple[int, float]:
+    """Requests of this day of UTC that are used, and the seconds until it ends."""
+    now = now.astimezone(UTC)
+    midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+    return int(known.used or 0) if known.day == _day(now) else 0, (midnight - now).total_seconds()
 
 
 def _day(now: datetime) -> str:

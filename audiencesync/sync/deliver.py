@@ -28,6 +28,7 @@ __all__ = ["AGAIN", "Courier", "Tick"]
 
 LOGGER = logging.getLogger(__name__)
 
+
 @dataclass(slots=True)
 class Courier:
     """One worker of one destination: what it needs of the world, so that a simulator can be the world."""

@@ -40,7 +40,7 @@ def unfit(store: Store, name: str, destination: Destination, kinds: Mapping[str,
     """
     found = {key: Unfit(f"{name} knows nobody by {kind}; it takes {' or '.join(destination.id_kinds)}", "held")
              for key, kind in kinds.items() if kind is not None and kind not in destination.id_kinds}
-    seen = identities.known(store, name, [f"unfit:{key}" for key in kinds])
+    seen = identities.known(store, name, [f"unfit:{key}" for key in kinds] if declares(destination) else ())
     if not seen:
         return found
     now = _now(store)
@@ -52,6 +52,11 @@ def unfit(store: Store, name: str, destination: Destination, kinds: Mapping[str,
     return found
 
 
+def declares(destination: Destination) -> bool:
+    """Whether its fields must be declared at all."""
+    return type(destination).prepare is not Destination.prepare
+
+
 def prepare(store: Store, name: str, destination: Destination, keys: Callable[[], Iterable[str]], *, again: bool,
             beat: Callable[[], None]) -> None:
     """Have the fields declared that were not yet, and remember how they stand; `beat` waits for each request's turn.
@@ -59,7 +64,7 @@ def prepare(store: Store, name: str, destination: Destination, keys: Callable[[]
     With `again` also those are looked at that were unfit a moment ago, since a person may have mended them. What goes
     wrong with some fields concerns their keys alone; a DeliveryError is raised when there is no other.
     """
-    if type(destination).prepare is Destination.prepare:
+    if not declares(destination):
         return
     asked = sorted(set(keys()))
     ready = _trusted(store, name, asked)
@@ -75,12 +80,13 @@ def prepare(store: Store, name: str, destination: Destination, keys: Callable[[]
             found[field.name] = field
             beat()
     except DeliveryError as error:
-        note(store, name, found.values())
         fit = ready or any(field.status in ("ready", "made") for field in found.values())
-        if not (fit or isinstance(error, CallsRefused)):
-            raise
+        alone = fit or isinstance(error, CallsRefused)
         status = "held" if isinstance(error, CallsRefused | AccountRefused) else "waiting"
-        _note_unfit(store, name, {key: Unfit(str(error), status) for key in left if key not in found})
+        unclear = {key: Unfit(str(error), status) for key in left if key not in found} if alone else {}
+        note(store, name, found.values(), unclear)
+        if not alone:
+            raise
     else:
         note(store, name, found.values())
 
@@ -94,22 +100,20 @@ def _each(destination: Destination, keys: list[str]) -> Iterable[Trait]:
         raise Unanswered(f"the destination failed in itself: {type(error).__name__}") from error
 
 
-def note(store: Store, name: str, found: Iterable[Trait]) -> None:
-    """Remember how fields stand, so that nobody is asked again before long."""
-    fields = list(found)
-    fit = [field.name for field in fields if field.status in ("ready", "made")]
-    now = orjson.dumps(_now(store)).decode()
+def note(store: Store, name: str, found: Iterable[Trait], unclear: Mapping[str, Unfit] | None = None) -> None:
+    """Remember how fields stand, and which could not be asked for, so that nobody is asked again before long."""
+    learned: dict[str, str] = {}
+    misfits = dict(unclear or {})
     with store.write() as connection:
-        identities.remember(store, connection, name, {f"field:{key}": now for key in fit}
-                            | {f"unfit:{key}": "" for key in fit})
-    _note_unfit(store, name, {field.name: Unfit(field.words, "held") for field in fields if field.name not in fit})
-
-
-def _note_unfit(store: Store, name: str, found: Mapping[str, Unfit]) -> None:
-    now = _now(store)
-    learned = {f"unfit:{key}": orjson.dumps({"at": now, **one._asdict()}).decode() for key, one in found.items()}
-    with store.write() as connection:
-        identities.remember(store, connection, name, {f"field:{key}": "" for key in found} | learned)
+        now = store.now(connection)
+        for field in found:
+            if field.status in ("ready", "made"):
+                learned |= {f"field:{field.name}": orjson.dumps(now).decode(), f"unfit:{field.name}": ""}
+            else:
+                misfits[field.name] = Unfit(field.words, "held")
+        for key, one in misfits.items():
+            learned |= {f"field:{key}": "", f"unfit:{key}": orjson.dumps({"at": now, **one._asdict()}).decode()}
+        identities.remember(store, connection, name, learned)
 
 
 def _trusted(store: Store, name: str, keys: Iterable[str]) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from math import ceil
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from audiencesync.store import accounts, identities, runs, syncs
 from audiencesync.store.connect import Store
 from audiencesync.store.positions import NOWHERE, known_positions
 from audiencesync.sync import fields
+from audiencesync.sync.allowance import used_today
 from audiencesync.sync.asking import NotNow, Turns, asking
 from audiencesync.sync.envelopes import envelope
 
@@ -103,7 +104,7 @@ def declare(store: Store | None, turns: Turns | None, name: str, destination: De
 def _fields(turns: Turns | None, destination: Destination, keys: Sequence[str], *, fix: bool) -> Iterator[Trait]:
     """The fields as they are found or made; with the first one all that there are were listed."""
     found = destination.prepare(keys, create=fix)
-    if turns is None or type(destination).prepare is Destination.prepare:
+    if turns is None or not fields.declares(destination):
         return found
     return turns.each(found, len(keys), before=LISTS if fix else LISTS - 1)
 
@@ -166,11 +167,8 @@ def _day(store: Store | None, name: str, quota: int | None) -> _Day | None:
         return None
     if store is None:
         return _Day(quota, quota, 0.0)
-    known, now = accounts.allowed(store, name)
-    now = now.astimezone(UTC)
-    midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
-    used = int(known.used or 0) if known.day == now.date().isoformat() else 0
-    return _Day(quota, max(0, quota - used), (midnight - now).total_seconds())
+    used, ends = used_today(*accounts.allowed(store, name))
+    return _Day(quota, max(0, quota - used), ends)
 
 
 def _seconds(cost: Cost, limits: Sequence[RateLimit], day: _Day | None) -> float | None:
