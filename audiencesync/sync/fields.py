@@ -72,11 +72,12 @@ def prepare(store: Store, name: str, destination: Destination, keys: Callable[[]
     if left and not again:
         known = unfit(store, name, destination, dict.fromkeys(left))
         left = [key for key in left if key not in known]
+    if not left:
+        return
     found: dict[str, Trait] = {}
     try:
-        if left:
-            beat()
-        for field in _each(destination, left) if left else ():
+        beat()
+        for field in _each(destination, left):
             found[field.name] = field
             beat()
     except DeliveryError as error:
