@@ -18,25 +18,20 @@ from audiencesync.destinations.planhat import Planhat
 from audiencesync.destinations.planhat_answers import read
 from audiencesync.destinations.planhat_rows import Rows, company_ref
 from audiencesync.errors import AccountRefused, CallsRefused, Throttled, Unanswered
-from audiencesync.model import Batch, Call, Content, Destination, Packed, Person, Receipt, Refusal
+from audiencesync.model import Batch, Call, Destination, Packed, Person, Receipt, Refusal
 from audiencesync.schedule import RateLimit
-from audiencesync.testing import HttpDestinationContract, Limits, Place, content, envelope
+from audiencesync.testing import HttpDestinationContract, Limits, Place, content
 from audiencesync.testing.checked import Checked
 from audiencesync.testing.drive import Journal, drive, imagined
 from audiencesync.testing.loopback import Fault, Loopback, Request, Script
+from tests.calls import AWKWARD, KEYS, false, made, true
 from tests.fakes.planhat import TOKEN, PlanhatFake
 
-KEYS = ("vip", "big_spender", "dormant")
 TENANT = "0b6f5d1e-6f3a-4d7c-9a37-2f7f3f0c1b11"
-AWKWARD = ("user@123", "a/b", "a+b", "a b", "日本", "100%41", "q?u=e&r#y", ".", "..", "../../up", "o'brien", "5577")
 
 
 def at(url: str, **settings: object) -> Planhat:
     return Planhat.model_validate({"api_token": TOKEN, "url": url, "rate": "5000/1s", **settings})
-
-
-def made(*keys: str, kind: str = "user_id") -> Content:
-    return content(*(envelope(key, id_kind=kind) for key in keys or KEYS))
 
 
 def told(batch: Batch, keys: Sequence[str] = KEYS) -> list[tuple[str, str, object]]:
@@ -61,20 +56,12 @@ def bring(server: PlanhatFake, *calls: Call, before: Journal | None = None, kind
     return journal
 
 
-def true(user: str, span: int = 0, **columns: object) -> Call:
-    return Call(user, span, True, orjson.dumps(columns).decode() if columns else None)
-
-
 def acme(user: str, span: int = 0, **columns: object) -> Call:
     return true(user, span, company_id="acme", **columns)
 
 
 def mail(user: str, span: int = 0, email: str = "", **columns: object) -> Call:
     return true(user, span, email=email or f"{user}@example.com", **columns)
-
-
-def false(user: str, span: int = 0) -> Call:
-    return Call(user, span, False, None)
 
 
 def codes(journal: Journal) -> list[tuple[str, str]]:

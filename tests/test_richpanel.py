@@ -16,25 +16,20 @@ from audiencesync.delivery import Commit, Delivery, Pace, Read, Send, Stop
 from audiencesync.destinations.richpanel import Richpanel
 from audiencesync.destinations.richpanel_events import signed
 from audiencesync.errors import AccountRefused, CallsRefused, Unanswered
-from audiencesync.model import Batch, Call, Content, Destination, Page, Person, Receipt
+from audiencesync.model import Batch, Call, Destination, Page, Person, Receipt
 from audiencesync.sync.wire import Threads
-from audiencesync.testing import HttpDestinationContract, Place, content, envelope
+from audiencesync.testing import HttpDestinationContract, Place, content
 from audiencesync.testing.checked import Checked
 from audiencesync.testing.drive import Journal, drive
 from audiencesync.testing.loopback import Fault, Loopback, Script
+from tests.calls import AWKWARD, KEYS, false, made, true
 from tests.fakes.richpanel import KEY, SECRET, RichpanelFake
 
-KEYS = ("vip", "big_spender", "dormant")
-AWKWARD = ("user@123", "a/b", "a+b", "a b", "日本", "100%41", "q?u=e&r#y", ".", "..", "../../up", "o'brien", "5577")
 FAST = "100000/1s"
 
 
 def at(url: str, **settings: object) -> Richpanel:
     return Richpanel.model_validate({"api_key": KEY, "url": url, "rate": FAST, **settings})
-
-
-def made(*keys: str, kind: str = "user_id") -> Content:
-    return content(*(envelope(key, id_kind=kind) for key in keys or KEYS))
 
 
 def bring(server: RichpanelFake, *calls: Call, before: Journal | None = None, kind: str = "user_id",
@@ -45,14 +40,6 @@ def bring(server: RichpanelFake, *calls: Call, before: Journal | None = None, ki
                     remembered=before.remembered if before else {})
     assert server.violations == []
     return journal
-
-
-def true(user: str, span: int = 0, **columns: object) -> Call:
-    return Call(user, span, True, orjson.dumps(columns).decode() if columns else None)
-
-
-def false(user: str, span: int = 0) -> Call:
-    return Call(user, span, False, None)
 
 
 def codes(journal: Journal) -> dict[str, str]:

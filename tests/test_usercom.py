@@ -12,22 +12,16 @@ from pydantic import ValidationError
 
 from audiencesync.destinations.usercom import UserCom
 from audiencesync.errors import AccountRefused, CallsRefused, Throttled, Unanswered
-from audiencesync.model import Batch, Call, Content, Destination, Envelope, Person, Receipt
-from audiencesync.testing import HttpDestinationContract, content, envelope
+from audiencesync.model import Batch, Call, Destination, Envelope, Person, Receipt
+from audiencesync.testing import HttpDestinationContract, content
 from audiencesync.testing.drive import Journal, drive
 from audiencesync.testing.loopback import Fault, Loopback, Script
+from tests.calls import AWKWARD, KEYS, false, made, true
 from tests.fakes.usercom import KEY, TOO_FAST, UserComFake
-
-KEYS = ("vip", "big_spender", "dormant")
-AWKWARD = ("user@123", "a/b", "a+b", "a b", "日本", "100%41", "q?u=e&r#y", ".", "..", "../../up", "o'brien", "5577")
 
 
 def at(url: str, **settings: object) -> UserCom:
     return UserCom.model_validate({"api_key": KEY, "url": url, "rate": "5000/1s", **settings})
-
-
-def made(*keys: str, kind: str = "user_id") -> Content:
-    return content(*(envelope(key, id_kind=kind) for key in keys or KEYS))
 
 
 def bring(server: UserComFake, *calls: Call, before: Journal | None = None, kind: str = "user_id", declare: bool = True,
@@ -40,14 +34,6 @@ def bring(server: UserComFake, *calls: Call, before: Journal | None = None, kind
                     remembered=before.remembered if before else {})
     assert server.violations == []
     return journal
-
-
-def true(user: str, span: int = 0, **columns: object) -> Call:
-    return Call(user, span, True, orjson.dumps(columns).decode() if columns else None)
-
-
-def false(user: str, span: int = 0) -> Call:
-    return Call(user, span, False, None)
 
 
 def told(batch: Batch, envelopes: Sequence[Envelope]) -> list[tuple[str, str, object]]:
