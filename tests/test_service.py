@@ -156,6 +156,7 @@ def test_files_are_read_again_and_a_broken_one_keeps_its_last_good_version(tmp_p
 
         (shop.root / "audiences/more.sql").unlink()
         service.until("definitions changed", removed="more")
+        wait_for(lambda: any("audiencesync retire more --clear" in line["event"] for line in list(service.lines)))
         assert any("audiencesync retire more --clear" in line["event"] for line in service.lines)
         main = (shop.root / "audiencesync.yml").read_text()
         shop.write("audiencesync.yml", main.replace("segment:", "segment"))

@@ -2,19 +2,54 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple, Protocol
+from decimal import Decimal
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import orjson
+
+EVENTS = ("Audience Entered", "Audience Exited", "Trait Computed")
+"""What Segment's Engage calls its track events (using-engage-data); many receivers want just these names."""
 
 
 class Call(NamedTuple):
-    """One identify call to be: `span` is the index of its computation among the sync's spans."""
+    """What one user is told of one computation: `span` is its index among the sync's spans.
+
+    `value` is an audience's boolean, or the text of a JSON object with the computed traits that he is told: null for
+    one that he has no more.
+    """
 
     user_id: str
     span: int
-    value: bool
+    value: bool | str
     included: str | None
+
+    @property
+    def tells(self) -> bool:
+        """Whether it says that something is so, and not only that it is over: just such a call may make a person."""
+        return self.value if isinstance(self.value, bool) else any(
+            value is not None for value in orjson.loads(self.value).values())
+
+    def traits(self, key: str) -> dict[str, Any]:
+        """The traits that are told, by name; `key` is the audience's. Numbers keep every digit."""
+        return {key: self.value} if isinstance(self.value, bool) else exact(self.value)
+
+
+def exact(text: str) -> dict[str, Any]:
+    """A JSON object whose numbers keep every digit: those that a double or 64 bits cannot hold become Decimals."""
+    return dict(_EXACT.decode(text))
+
+
+def _whole(digits: str) -> int | Decimal:
+    return int(digits) if len(digits) < _ALWAYS_64_BITS else Decimal(digits)
+
+
+_ALWAYS_64_BITS = 19
+"""Characters below which a whole number has room in 64 bits, sign and all."""
+_EXACT = json.JSONDecoder(parse_float=Decimal, parse_int=_whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +57,9 @@ class Envelope:
     """What the bodies of one computation are made of, frozen when a sync opens, so that a retry repeats them.
 
     `follows` names an included column whose change is told like a change of membership, since it says who the user is.
+    `traits` are the names of a computed trait's columns, `missing` what those are told to be who drop out of its
+    result (JSON text, empty for nothing), `full_row` whether all are told when one changes. `send` is identify, track
+    or both, and `events` the names of those events (entered, exited, computed).
     """
 
     key: str
@@ -33,6 +71,11 @@ class Envelope:
     computation_id: str = ""
     integrations: tuple[str, ...] = ()
     follows: str = ""
+    traits: tuple[str, ...] = ()
+    missing: str = "null"
+    full_row: bool = False
+    send: str = "identify"
+    events: tuple[str, str, str] = EVENTS
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,13 @@ Variable = str | int | float | bool | None | Ago
 
 @dataclass(frozen=True, slots=True)
 class Audience:
-    """A definition: one .sql file. `line` is the file's line on which `sql` begins, for errors inside it."""
+    """A definition, audience or computed trait: one file. `line` is that on which `sql` begins, for errors inside it.
+
+    Of a computed trait: `types` says what columns are where the database does not; `full_row` that a change of one
+    trait tells all; `missing` is what a user is told for each trait when he drops out of the result, as JSON text,
+    empty for nothing. `uses` are the keys of computations whose members or values the SQL reads. `send` is identify,
+    track or both, by destination; `events` are names of events other than Segment's (entered, exited, computed).
+    """
 
     key: str
     name: str
@@ -44,6 +50,12 @@ class Audience:
     schedule: str = "every 2h to 3h"
     guard: Mapping[str, object] = field(default_factory=dict)
     variables: Mapping[str, Variable] = field(default_factory=dict)
+    types: Mapping[str, str] = field(default_factory=dict)
+    full_row: bool = False
+    missing: str = "null"
+    uses: tuple[str, ...] = ()
+    send: Mapping[str, str] = field(default_factory=dict)
+    events: Mapping[str, str] = field(default_factory=dict)
 
     def bindings(self, as_of: datetime) -> dict[str, object]:
         """The values of the query's parameters at `as_of`, which must know its time zone."""
@@ -103,7 +115,11 @@ class Project:
 
 
 class Chunk(NamedTuple):
-    """Some rows of an audience's result: ids as text, and each row's included columns as the text of a JSON object."""
+    """Some rows of a result: ids as text, and each row's included columns as the text of a JSON object.
+
+    `values` are a computed trait's, likewise, in one spelling: equal values are equal texts. NULL is left out.
+    """
 
     ids: list[str]
     included: list[str] | None
+    values: list[str] | None = None

@@ -57,6 +57,8 @@ class Destination(BaseModel, ABC):
     published: ClassVar[str] = "none"
     example_answer: ClassVar[bytes] = b""
     """What its API answers when all goes well, where that is JSON; the contract suite's server then says this."""
+    sends: ClassVar[tuple[str, ...]] = ("identify",)
+    """What it can be told by: identify calls; and, where `send` may say so, track events, or both."""
     reads_back: ClassVar[bool] = False
     """Whether `verify` can ask it what it holds."""
     page: ClassVar[int] = 1000

@@ -12,6 +12,7 @@ from audiencesync.naming import key_of
 from audiencesync.project.document import Document, Loc, parse
 from audiencesync.project.page import Page, Place, did_you_mean, read_page
 from audiencesync.project.settings import Defaults, Header, merged_guard
+from audiencesync.project.traits import check_trait, kind_of, missing_text, sending
 from audiencesync.project.validation import salvaged, validated
 from audiencesync.project.values import parse_variable
 
@@ -73,11 +74,12 @@ def _read(page: Page, surroundings: Surroundings) -> Definition | None:
     checked = validated(Header, document.data, document)
     header = checked or salvaged(Header, document.data)
     key = _key(page, document, header)
-    supported = _supported(header, document)
+    kind = header.kind or kind_of(page.file)
+    check_trait(header, kind, document)
     _check_destinations(header, document, surroundings.destinations)
-    if key is None or not supported:
+    if key is None:
         return None
-    audience = _audience(header, key, Path(page.file), body, surroundings)
+    audience = _audience(header, kind, key, Path(page.file), body, surroundings)
     if checked:
         _check_needs(audience, document, surroundings.destinations or {})
     return Definition(audience, document)
@@ -91,16 +93,18 @@ class _Body:
     line: int
 
 
-def _audience(header: Header, key: str, path: Path, body: _Body, surroundings: Surroundings) -> Audience:
+def _audience(header: Header, kind: str, key: str, path: Path, body: _Body, surroundings: Surroundings) -> Audience:
     defaults = surroundings.defaults
     chosen = defaults.destinations if header.destinations is None else header.destinations
     variables = {name: parse_variable(value) for name, value in header.vars.items()}
     return Audience(
-        key=key, name=header.name or path.stem, sql=body.sql, path=path, line=body.line, kind=header.kind,
+        key=key, name=header.name or path.stem, sql=body.sql, path=path, line=body.line, kind=kind,
         description=header.description, owner=header.owner, tags=header.tags, include=header.include,
         destinations=tuple(surroundings.destinations or ()) if chosen is None else chosen,
         integrations=header.integrations, schedule=header.schedule or defaults.schedule,
-        guard=merged_guard([defaults.guard, header.guard]), variables={**surroundings.variables, **variables})
+        guard=merged_guard([defaults.guard, header.guard]), variables={**surroundings.variables, **variables},
+        types=header.types, full_row=header.full_row, missing=missing_text(header.when_missing), uses=header.uses,
+        send=sending(header), events=header.events.model_dump(exclude_none=True))
 
 
 def _body(page: Page, end: int) -> _Body:
@@ -138,14 +142,6 @@ def _key(page: Page, document: Document, header: Header) -> str | None:
     if key in header.include:
         document.mistake(("include", header.include.index(key)), f"{key!r} is the audience's own key")
     return key
-
-
-def _supported(header: Header, document: Document) -> bool:
-    if header.kind == "trait":
-        document.mistake(("kind",), "computed traits are not supported yet")
-    elif header.types:
-        document.mistake(("types",), "types belong to computed traits, which are not supported yet", key=True)
-    return header.kind == "audience"
 
 
 def _check_destinations(header: Header, document: Document, known: Mapping[str, Destination | None] | None) -> None:

@@ -16,11 +16,14 @@ from audiencesync.project.values import (
     Columns,
     DestinationName,
     Key,
+    Kind,
+    Missing,
     Names,
     Query,
     ReceiverUrl,
     Retention,
     Schedule,
+    Sending,
     Share,
     SourceUrl,
     StateUrl,
@@ -101,17 +104,30 @@ class ProjectFile(_Strict):
     vars: dict[VariableName, Value] = Field(default={}, description="Bound parameters of every query.")
 
 
+class Events(_Strict):
+    """Names of track events other than Segment's own."""
+
+    entered: Text | None = None
+    exited: Text | None = None
+    computed: Text | None = None
+
+
 class Header(_Strict):
     """The YAML in the first comment of an audience's file."""
 
-    kind: Literal["audience", "trait"] = "audience"
+    kind: Literal["audience", "trait"] | None = None
     name: Text | None = None
     key: Key | None = None
     description: str = ""
     owner: str = ""
     tags: Names = ()
     include: Columns = ()
-    types: dict[str, object] = Field(default={})
+    types: dict[str, Kind] = Field(default={})
+    full_row: bool = False
+    when_missing: Missing = "clear"
+    uses: Names = ()
+    send: Sending | dict[str, Sending] = Field(default={})
+    events: Events = Field(default_factory=Events)
     destinations: Names | None = None
     integrations: Names = ()
     schedule: Schedule | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 from pydantic_core import PydanticKnownError
@@ -153,7 +153,22 @@ def _share(value: object) -> float | int | None:
     return None if value is None else parse_share(value)
 
 
+def _missing(value: object) -> object:
+    if isinstance(value, str) and value not in MISSING and nearest(value, MISSING):
+        raise ValueError(f"did you mean {nearest(value, MISSING)!r}? else write a value that is not so near it")
+    if value is None or isinstance(value, str | int | float | bool):
+        return "clear" if value is None else value
+    raise ValueError("write clear (null is told), keep (nothing is told), or a value such as 0")
+
+
+MISSING = ("clear", "keep")
+"""What becomes of the traits of a user who drops out of a computed trait's result, besides a value for them all."""
+
 Text = Annotated[str, AfterValidator(_text)]
+Missing = Annotated[object, BeforeValidator(_missing), WithJsonSchema(
+    {"type": ["string", "number", "boolean"], "examples": ["clear", "keep", 0], "default": "clear"})]
+Kind = Literal["boolean", "number", "string", "timestamp", "list"]
+Sending = Literal["identify", "track", "both"]
 Names = Annotated[tuple[Text, ...], AfterValidator(_distinct)]
 Columns = Annotated[tuple[Text, ...], AfterValidator(_include)]
 Key = Annotated[str, AfterValidator(check_key)]

@@ -54,7 +54,8 @@ def _load(connection: Connection, row: Any) -> Sync:
 
 def envelope_of(frozen: dict[str, Any]) -> Envelope:
     """An envelope as its span's row keeps it."""
-    return Envelope(**{**frozen, "integrations": tuple(frozen["integrations"])})
+    kept: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in frozen.items()}
+    return Envelope(**kept)
 
 
 def open_sync(store: Store, lease: Lease, *, destination: str, mode: str, parts: Sequence[Span],
