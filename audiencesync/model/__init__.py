@@ -1,6 +1,18 @@
 """The data that travels between the rooms, all of it frozen, and the base class of every destination."""
 
-from audiencesync.model.calls import Batch, Call, Channel, Content, Envelope, Packed, Packer, Receipt, Refusal
+from audiencesync.model.calls import (
+    EVENTS,
+    Batch,
+    Call,
+    Channel,
+    Content,
+    Envelope,
+    Packed,
+    Packer,
+    Receipt,
+    Refusal,
+    exact,
+)
 from audiencesync.model.definitions import (
     ID_COLUMNS,
     Ago,
@@ -9,8 +21,10 @@ from audiencesync.model.definitions import (
     Chunk,
     Freshness,
     Project,
+    Shipped,
     SourceSettings,
     Variable,
+    table_of,
 )
 from audiencesync.model.destination import Destination, Person, Trait
 from audiencesync.model.syncs import (
@@ -59,10 +73,12 @@ __all__ = [
     "Refusal",
     "Report",
     "Run",
+    "Shipped",
     "SourceSettings",
     "Span",
     "Sync",
     "Trait",
     "Trouble",
     "Variable",
+    "table_of",
 ]

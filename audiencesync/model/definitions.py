@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -123,3 +124,20 @@ class Chunk(NamedTuple):
     ids: list[str]
     included: list[str] | None
     values: list[str] | None = None
+
+
+class Shipped(NamedTuple):
+    """A computation's members or values, as a table beside the source's own for a definition that `uses` it.
+
+    `traits` are the kinds of its traits by name (number, string, boolean, timestamp, list), none of an audience;
+    `chunks`, read once and ordered by user, hold the traits of each as the text of a JSON object in `values`.
+    """
+
+    name: str
+    traits: Mapping[str, str]
+    chunks: Iterable[Chunk]
+
+
+def table_of(kind: str, key: str) -> str:
+    """The name by which SQL reads a computation: `audience_vip`, `trait_lifetime_value`; other characters become _."""
+    return f"{kind}_{re.sub('[^a-z0-9_]', '_', key.lower())}"
