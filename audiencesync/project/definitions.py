@@ -13,6 +13,7 @@ from audiencesync.project.document import Document, Loc, parse
 from audiencesync.project.page import Page, Place, did_you_mean, read_page
 from audiencesync.project.settings import Defaults, Header, merged_guard
 from audiencesync.project.traits import check_trait, kind_of, missing_text, sending
+from audiencesync.project.uses import check_uses
 from audiencesync.project.validation import salvaged, validated
 from audiencesync.project.values import parse_variable
 
@@ -53,6 +54,8 @@ def read_definitions(root: Path, paths: Iterable[Path],
     read = [_read(page, surroundings) for page in pages if page.text or not page.problems()]
     definitions = [definition for definition in read if definition is not None]
     _check_together(definitions)
+    sure = {definition.audience.path.as_posix() for definition in definitions}
+    check_uses(definitions, {Path(page.file).stem for page in pages if page.file not in sure})
     return definitions, pages
 
 

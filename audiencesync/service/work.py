@@ -44,7 +44,8 @@ class Compute:
         audiences = tuple(one for one in scheduled(project.audiences) if one.schedule == self.schedule)
         edited = {one.key: service.edited[one.key] for one in audiences if one.key in service.edited}
         desk = Desk(project, service.store, self.schedule, audiences, service.holder,
-                    lambda: bool(service.interrupted), frozenset(edited), _TURNS)
+                    lambda: bool(service.interrupted), frozenset(edited),
+                    frozenset(one.key for one in scheduled(project.audiences)), _TURNS)
         with bound(schedule=self.schedule):
             done = desk.work()
         for run in done.runs:  # edited once more meanwhile, it is due once more

@@ -6,15 +6,17 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import duckdb
 from sqlalchemy.engine import URL
 
 from audiencesync.errors import AudiencesyncError, SourceUnavailable, UsageError
-from audiencesync.model import Audience, SourceSettings
+from audiencesync.model import Audience, Shipped, SourceSettings
 from audiencesync.source.base import CHUNK, Answer, Question, Source
 from audiencesync.source.problems import need_file, refused, wrong
 from audiencesync.source.rows import Row
+from audiencesync.source.shipped import USER, Digits, columns, parsed, quoted, watched
 from audiencesync.source.statement import ONE
 from audiencesync.source.watch import Watch
 
@@ -55,6 +57,8 @@ class DuckdbSource(Source):
         if statements[0].type != duckdb.StatementType.SELECT:
             raise wrong(question.audience, f"this is no SELECT; {ONE}", hint="the source is only ever read")
         with closing(connection.cursor()) as cursor, watch.cancelling(cursor.interrupt):
+            for table in question.given:
+                _receive(cursor, table, watch)
             cursor.execute(sql, dict(question.values) or None)
             columns = [str(column[0]) for column in cursor.description or ()]
             yield Answer(columns, iter(partial(_fetch, cursor), []))
@@ -106,6 +110,30 @@ def _dollars(question: Question) -> str:
     for start, _ in question.parameters:
         sql = f"{sql[:start]}${sql[start + 1:]}"
     return sql
+
+
+_TYPES = {"number": "VARCHAR", "boolean": "BOOLEAN", "timestamp": "TIMESTAMPTZ", "string": "VARCHAR",
+          "list": "VARCHAR[]"}
+"""By kind; a number is text until it is known which type has room for them all."""
+
+
+def _receive(cursor: duckdb.DuckDBPyConnection, table: Shipped, watch: Watch) -> None:
+    """Fill a temporary table, which ends with the cursor; arrays, since rows of parameters cost far more."""
+    beside, name = columns(table), quoted(table.name)
+    digits = {column.name: Digits() for column in beside if column.kind == "number"}
+    kinds = "".join(f", {column.name} {_TYPES[column.kind]}" for column in beside)
+    cursor.execute(f"CREATE TEMPORARY TABLE {name} ({USER} VARCHAR{kinds})")
+    arrays = "".join(f", unnest(CAST(? AS {_TYPES[column.kind]}[]))" for column in beside)
+    for chunk in watched(table, watch):
+        rows = parsed(chunk) if beside else ()
+        values = [[_kept(row.get(column.trait), digits.get(column.name)) for row in rows] for column in beside]
+        cursor.execute(f"INSERT INTO {name} SELECT unnest(CAST(? AS VARCHAR[])){arrays}", [chunk.ids, *values])
+    for column, room in digits.items():
+        cursor.execute(f"ALTER TABLE {name} ALTER {column} TYPE {room.type()}")
+
+
+def _kept(value: Any, digits: Digits | None) -> Any:
+    return value if digits is None or value is None else digits.see(value)
 
 
 def _fetch(cursor: duckdb.DuckDBPyConnection) -> list[Row]:

@@ -40,11 +40,12 @@ class GenericSource(Source):
         """Stream the rows; the driver's own cursor is never touched, for it has given its first rows away."""
         self.guard(question.audience)
         statement = text(escape_colons(question.audience.sql, question.parameters))
-        with self._connect() as connection:
+        with self._connect() as connection, watch.cancelling(partial(self.cancel, connection)):
+            if question.given:
+                self.receive(connection, question, watch)
             self.prepare(connection)
             streaming = connection.execution_options(stream_results=True, yield_per=CHUNK)
-            with watch.cancelling(partial(self.cancel, connection)), \
-                    streaming.execute(statement, dict(question.values)) as result:
+            with streaming.execute(statement, dict(question.values)) as result:
                 if not result.returns_rows:
                     raise wrong(question.audience, f"this returns no rows; {ONE}")
                 yield Answer(list(result.keys()), iter(partial(_fetch, result), []))
@@ -66,6 +67,14 @@ class GenericSource(Source):
     def connect_args(self) -> Mapping[str, object]:
         """What the driver is told when it connects."""
         return {}
+
+    def receive(self, connection: Connection, question: Question, watch: Watch) -> None:
+        """Fill temporary tables that end with the transaction; raises QueryError where that is not known to be safe."""
+        del connection, watch
+        raise wrong(question.audience, f"uses: needs a table {question.given[0].name}, and no way is known to give "
+                                       f"one to {self._engine.dialect.name} for the time of a query alone",
+                    hint="write what that computation's SQL says into this one, as a WITH; SQLite, DuckDB and "
+                         "PostgreSQL take such tables")
 
     def prepare(self, connection: Connection) -> None:
         """Make the transaction read-only and set its limits."""

@@ -10,13 +10,15 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from audiencesync.errors import AudiencesyncError, SourceUnavailable
-from audiencesync.model import Audience
+from audiencesync.model import Audience, Shipped
+from audiencesync.source.base import Question
 from audiencesync.source.generic import GenericSource
 from audiencesync.source.problems import refused, wrong
+from audiencesync.source.shipped import USER, columns, quoted, watched
 from audiencesync.source.statement import ONE
 from audiencesync.source.watch import Watch
 
-_LIMITS = """SELECT set_config('transaction_read_only', 'on', true), set_config('timezone', 'UTC', true),
+_LIMITS = """SELECT set_config('transaction_read_only', :reading, true), set_config('timezone', 'UTC', true),
  set_config('statement_timeout', :statement, true), set_config('lock_timeout', :lock, true),
  set_config('idle_in_transaction_session_timeout', :statement, true)"""
 
@@ -68,8 +70,35 @@ class PostgresqlSource(GenericSource):
 
     def prepare(self, connection: Connection) -> None:
         """Begin the read-only transaction and set its limits, in one round trip."""
-        connection.execute(text(_LIMITS), {"statement": f"{max(1, round(self.settings.statement_timeout * 1000))}ms",
-                                           "lock": f"{max(1, round(self.settings.lock_timeout * 1000))}ms"})
+        self._limit(connection, reading="on")
+
+    def receive(self, connection: Connection, question: Question, watch: Watch) -> None:
+        """Fill temporary tables in the very transaction that is made read-only afterwards, and that takes them along.
+
+        So no session keeps one, and a pooler that parts transactions does no harm.
+        """
+        try:
+            connection.execute(text("SET TRANSACTION READ WRITE"))
+            self._limit(connection, reading="off")
+            for table in question.given:
+                connection.execute(text(_creation(table)))
+        except DBAPIError as error:
+            why = _refusal(connection, sqlstate(error))
+            if not why:
+                raise
+            raise wrong(question.audience, f"uses: needs the temporary table {question.given[0].name}, and {why[0]}",
+                        hint=why[1]) from None
+        for table in question.given:
+            filling = text(_filling(table))
+            for chunk in watched(table, watch):
+                connection.execute(filling, {"ids": chunk.ids, "texts": chunk.values} if table.traits
+                                   else {"ids": chunk.ids})
+            connection.execute(text(f"ANALYZE pg_temp.{quoted(table.name)}"))
+
+    def _limit(self, connection: Connection, *, reading: str) -> None:
+        connection.execute(text(_LIMITS), {
+            "reading": reading, "statement": f"{max(1, round(self.settings.statement_timeout * 1000))}ms",
+            "lock": f"{max(1, round(self.settings.lock_timeout * 1000))}ms"})
 
     def cancel(self, connection: Connection) -> None:
         """Ask the server to stop."""
@@ -94,8 +123,7 @@ class PostgresqlSource(GenericSource):
     def explain(self, audience: Audience, error: BaseException, watch: Watch) -> AudiencesyncError:
         """Go by SQLSTATE: what is away, what took too long, what is wrong."""
         said = self.said(error)
-        state = str(getattr(getattr(error, "orig", None), "sqlstate", None)
-                    or getattr(getattr(error, "orig", None), "pgcode", None) or "")
+        state = sqlstate(error)
         if state == "57014" and "timeout" in said:
             return watch.expired()
         if state == "55P03":
@@ -120,3 +148,49 @@ class PostgresqlSource(GenericSource):
         yield f"PostgreSQL {version}, {self.place}, as {role}, in read-only transactions"
         if writer:
             yield f"warning: the role {role} may write to tables; a role that may only SELECT is safer"
+
+
+def sqlstate(error: BaseException) -> str:
+    """The server's code for what went wrong, as either of its drivers gives it."""
+    said = getattr(error, "orig", None)
+    return str(getattr(said, "sqlstate", None) or getattr(said, "pgcode", None) or "")
+
+
+_TYPES = {"number": "numeric", "boolean": "boolean", "timestamp": "timestamptz", "string": "text", "list": "text[]"}
+
+
+def _creation(table: Shipped) -> str:
+    kinds = "".join(f", {column.name} {_TYPES[column.kind]}" for column in columns(table))
+    return _plain(f"CREATE TEMPORARY TABLE {quoted(table.name)} ({USER} text{kinds}) ON COMMIT DROP")
+
+
+def _filling(table: Shipped) -> str:
+    """The server itself takes the JSON apart, into exact numbers and true arrays."""
+    into = f"INSERT INTO pg_temp.{quoted(table.name)} SELECT"
+    beside = columns(table)
+    if not beside:
+        return f"{_plain(into)} unnest(CAST(:ids AS text[]))"
+    kinds = ", ".join(dict.fromkeys(f"{quoted(column.trait)} {_TYPES[column.kind]}" for column in beside))
+    chosen = ", ".join(f"t.{quoted(column.trait)}" for column in beside)
+    return (f"{_plain(f'{into} u.id, {chosen}')} "
+            "FROM unnest(CAST(:ids AS text[]), CAST(:texts AS text[])) AS u(id, x), "
+            f"LATERAL json_to_record(CAST(u.x AS json)) AS t({_plain(kinds)})")
+
+
+def _plain(sql: str) -> str:
+    """For sqlalchemy.text: a colon in a name is no parameter."""
+    return sql.replace(":", "\\:")
+
+
+def _refusal(connection: Connection, state: str) -> tuple[str, str] | None:
+    """Why no temporary table can be made, and what to do about it."""
+    connection.rollback()
+    if state in ("25006", "0A000"):
+        return ("the source is a standby, which takes none",
+                "let source.url name the primary server, or a copy that can be written to")
+    if state != "42501":
+        return None
+    quote = connection.dialect.identifier_preparer.quote
+    role, database = connection.execute(text("SELECT current_user, current_database()")).one()
+    return (f"the role {role} may make none in the database {database}; its tables stay as they are, read-only",
+            f"GRANT TEMPORARY ON DATABASE {quote(database)} TO {quote(role)};")

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import orjson
 from sqlalchemy.engine import URL
 
 from audiencesync.errors import AudiencesyncError, SourceUnavailable, UsageError
-from audiencesync.model import Audience, SourceSettings
+from audiencesync.model import Audience, Chunk, Shipped, SourceSettings
 from audiencesync.source.base import CHUNK, Answer, Question, Source
 from audiencesync.source.problems import need_file, refused, wrong
+from audiencesync.source.shipped import USER, ShippedColumn, columns, quoted, watched
 from audiencesync.source.statement import ONE
 from audiencesync.source.watch import Watch
 
@@ -52,6 +55,7 @@ class SqliteSource(Source):
             raise UsageError("source.url: a SQLite source is a file; write sqlite:///path/to/file.db")
         self._path = Path(url.database)
         self._connection: sqlite3.Connection | None = None
+        self._received: list[str] = []
 
     def close(self) -> None:
         """End what is still being read and close the file."""
@@ -64,6 +68,7 @@ class SqliteSource(Source):
     def ask(self, question: Question, watch: Watch) -> Iterator[Answer]:
         """Run the query as it stands: SQLite itself knows `:name`."""
         connection = self._connect()
+        self._receive(connection, question.given, watch)
         values = {name: _bound(value) for name, value in question.values.items()}
         with closing(connection.cursor()) as cursor, watch.cancelling(connection.interrupt):
             self._execute(cursor, question.audience.sql, values, watch)
@@ -105,6 +110,23 @@ class SqliteSource(Source):
             self._connection = connection
         return self._connection
 
+    def _receive(self, connection: sqlite3.Connection, given: Sequence[Shipped], watch: Watch) -> None:
+        """Fill temporary tables, which lie outside of the file, in place of those of the last question."""
+        if not given and not self._received:
+            return
+        connection.set_authorizer(None)
+        try:
+            with watch.cancelling(connection.interrupt):
+                while self._received:
+                    self._execute(connection.cursor(), f"DROP TABLE IF EXISTS temp.{self._received[-1]}", {}, watch)
+                    self._received.pop()
+                for table in given:
+                    self._received.append(quoted(table.name))
+                    self._execute(connection.cursor(), _creation(table), {}, watch)
+                    _fill(connection, table, watch)
+        finally:
+            connection.set_authorizer(_authorize)
+
     def _execute(self, cursor: sqlite3.Cursor, sql: str, values: dict[str, object], watch: Watch) -> None:
         """Run it, waiting for a writer's lock no longer than allowed, and no longer than anybody waits for us."""
         deadline = time.monotonic() + self.settings.lock_timeout
@@ -117,6 +139,39 @@ class SqliteSource(Source):
                 watch.check()
             else:
                 return
+
+
+_TYPES = {"number": "NUMERIC", "boolean": "BOOLEAN", "timestamp": "TEXT", "string": "TEXT", "list": "TEXT"}
+"""By kind; what is called BOOLEAN holds 1 and 0, and a list is the text of a JSON array."""
+
+
+def _creation(table: Shipped) -> str:
+    kinds = "".join(f", {column.name} {_TYPES[column.kind]}" for column in columns(table))
+    return f"CREATE TEMPORARY TABLE {quoted(table.name)} ({USER} TEXT PRIMARY KEY NOT NULL{kinds}) WITHOUT ROWID"
+
+
+def _fill(connection: sqlite3.Connection, table: Shipped, watch: Watch) -> None:
+    beside, name = columns(table), f"temp.{quoted(table.name)}"
+    slots = "".join(f", {'datetime(?)' if column.kind == 'timestamp' else '?'}" for column in beside)
+    for chunk in watched(table, watch):
+        connection.execute("BEGIN")
+        try:
+            connection.executemany(f"INSERT INTO {name} VALUES (?{slots})", _rows(chunk, beside))
+        finally:
+            connection.execute("COMMIT")
+
+
+def _rows(chunk: Chunk, beside: Sequence[ShippedColumn]) -> Iterator[Sequence[Any]]:
+    """Rows as the driver takes them; numbers are what SQLite has, whose decimals are binary."""
+    if not beside:
+        return zip(chunk.ids, strict=True)
+    texts = (orjson.loads(text) for text in chunk.values or ())
+    return ((user, *(_kept(values.get(column.trait), column.kind) for column in beside))
+            for user, values in zip(chunk.ids, texts, strict=True))
+
+
+def _kept(value: Any, kind: str) -> Any:
+    return orjson.dumps(value).decode() if kind == "list" and value is not None else value
 
 
 def _bound(value: object) -> object:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
-from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from audiencesync.errors import AudiencesyncError, Interrupted, LeaseHeld, LeaseLost, OlderRun
-from audiencesync.model import Audience, Project, Run
+from audiencesync.model import Audience, Project
 from audiencesync.schedule import after, longest_interval, newest_due
 from audiencesync.store import leases, runs, slots
 from audiencesync.store.connect import Store
 from audiencesync.sync.blocked import everything_paused
-from audiencesync.sync.compute import Computer, Errors, definition_hash, instant
+from audiencesync.sync.compute import Computer, definition_hash, instant
 from audiencesync.sync.kept import Kept
+from audiencesync.sync.looks import Done, Seen
+from audiencesync.sync.uses import failures, in_order, mended
 
 LOGGER = logging.getLogger(__name__)
 
@@ -39,30 +40,12 @@ NUDGE = timedelta(minutes=1)
 """By how much a clock may be set back without a word."""
 
 
-@dataclass(slots=True)
-class Done:
-    """What came of one look: the runs made, what went wrong, and when at the latest to look again."""
-
-    runs: list[Run] = field(default_factory=list)
-    errors: Errors = field(default_factory=list)
-    again: datetime | None = None
-
-    def later(self, moment: datetime | None) -> None:
-        """Look again at this moment, if not sooner."""
-        if moment is not None and (self.again is None or moment < self.again):
-            self.again = moment
-
-
-class _Seen(NamedTuple):
-    """What the state knows of some audiences, by key, and how their newest runs stand."""
-
-    known: Mapping[str, runs.Due]
-    latest: Mapping[str, slots.Latest]
-
-
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """One schedule and the audiences that share it; `edited` are those whose definition was changed meanwhile."""
+    """One schedule and the audiences that share it; `edited` are those whose definition was changed meanwhile.
+
+    `awaited` are the keys of all that are computed by themselves, here or at another desk.
+    """
 
     project: Project
     store: Store
@@ -71,6 +54,7 @@ class Desk:
     holder: str
     interrupted: Callable[[], bool]
     edited: frozenset[str] = frozenset()
+    awaited: frozenset[str] = frozenset()
     turns: AbstractContextManager[object] = field(default_factory=nullcontext)
     """What is entered for each audience, where only so many may be asked of the source at once."""
 
@@ -81,10 +65,13 @@ class Desk:
             return done
         now = instant(self.store, None)
         slot, seen = self._slot(now), self._seen()
-        due = [(audience, moment) for audience in self.audiences
-               if (moment := self._moment(audience, seen, slot, now, done)) is not None]
-        for moment in sorted({moment for _, moment in due}):
-            self._compute([audience for audience, at in due if at == moment], moment, slot, done)
+        due: dict[str, datetime] = {}
+        ordered = in_order(self.audiences)
+        for audience in ordered:  # as of no earlier instant than what it uses, which goes first
+            if (moment := self._moment(audience, seen, slot, now, done)) is not None:
+                due[audience.key] = max([moment, *(due[key] for key in audience.uses if key in due)])
+        for moment in sorted(set(due.values())):
+            self._compute([audience for audience in ordered if due.get(audience.key) == moment], moment, slot, done)
         done.later(self.next_slot())
         return done
 
@@ -105,10 +92,15 @@ class Desk:
         ran = slots.latest(self.store, [one.key for one in known if not (one.paused or one.retired)]).values()
         return min((one.as_of for one in ran if one.as_of != slots.NEVER), default=None)
 
-    def _seen(self, *keys: str) -> _Seen:
+    @property
+    def mine(self) -> dict[str, Audience]:
+        """Its audiences by key."""
+        return {audience.key: audience for audience in self.audiences}
+
+    def _seen(self, *keys: str) -> Seen:
         """What the state knows of these audiences; of all of the schedule's, without any."""
         wanted = keys or tuple(audience.key for audience in self.audiences)
-        return _Seen(runs.latest(self.store, wanted), slots.latest(self.store, wanted))
+        return Seen(runs.latest(self.store, wanted), slots.latest(self.store, wanted))
 
     def _slot(self, now: datetime) -> slots.Slot | None:
         """The slot in force, begun by this look where it is due and nobody began it."""
@@ -123,7 +115,7 @@ class Desk:
             LOGGER.info("slot begun", extra={"schedule": self.schedule, "slot": at.isoformat()})
         return slot
 
-    def _moment(self, audience: Audience, seen: _Seen, slot: slots.Slot | None, now: datetime,
+    def _moment(self, audience: Audience, seen: Seen, slot: slots.Slot | None, now: datetime,
                 done: Done) -> datetime | None:
         """As of when an audience is to be computed now; None when it is not due.
 
@@ -137,7 +129,7 @@ class Desk:
         if again is not None and now < again:
             done.later(again)
             return None
-        moment = self._wanted(audience, last, slot, now)
+        moment = self._wanted(audience, seen, slot, now)
         if moment is None or (known is not None and known.run is not None and moment < known.run.as_of):
             return None
         if moment > now:
@@ -145,11 +137,11 @@ class Desk:
             return None
         return moment
 
-    def _wanted(self, audience: Audience, last: slots.Latest | None, slot: slots.Slot | None,
-                now: datetime) -> datetime | None:
-        """As of when its schedule wants it; a new audience is wanted at once, one that was edited too."""
+    def _wanted(self, audience: Audience, seen: Seen, slot: slots.Slot | None, now: datetime) -> datetime | None:
+        """As of when its schedule wants it; at once a new audience, one that was edited, one that can be now."""
+        last = seen.latest.get(audience.key)
         edited = audience.key in self.edited and last is not None and last.definition != definition_hash(audience)
-        if last is None or last.as_of == slots.NEVER or edited:
+        if last is None or last.as_of == slots.NEVER or edited or mended(audience, seen.latest, self.mine):
             return now
         if slot is not None and last.as_of < slot.at:
             return slot.as_of
@@ -162,6 +154,21 @@ class Desk:
         interval = longest_interval(self.schedule, slot.at if slot else last.ended_at, zone_of(self.project))
         return last.ended_at + (interval or timedelta(hours=2)) * (FIRST_PAUSE * 2.0 ** min(last.tries - 1, TRIES))
 
+    def _put_off(self, audience: Audience, seen: Seen, slot: slots.Slot | None) -> bool:
+        """Whether something that it uses comes first: by the same schedule, or by another one its very first run.
+
+        A host that computes that at this moment goes on with this; else the next look does.
+        """
+        mine, now = self.mine, instant(self.store, None)
+        for key in self.awaited.intersection(audience.uses):
+            known, last = seen.known.get(key), seen.latest.get(key)
+            if known is not None and (known.paused or known.retired):
+                continue
+            if last is None or last.as_of == slots.NEVER or (
+                    key in mine and self._wanted(mine[key], seen, slot, now) is not None):
+                return True
+        return False
+
     def _compute(self, audiences: Iterable[Audience], moment: datetime, slot: slots.Slot | None, done: Done) -> None:
         from audiencesync.source import open_source
 
@@ -172,11 +179,15 @@ class Desk:
                     return
                 try:
                     with self.turns, self._lease(audience.key) as lease:
-                        seen = self._seen(audience.key)
+                        seen = self._seen(audience.key, *audience.uses)
                         if self._moment(audience, seen, slot, instant(self.store, None), Done()) is None:
                             continue  # another process has done it since
-                        computer = computer or Computer.at(self.project, self.store, source, moment,
-                                                           lambda: self.interrupted() or lease.lost)
+                        if self._put_off(audience, seen, slot):
+                            continue
+                        done.failed = failures(audience, seen.latest, self.mine) | done.failed
+                        computer = computer or replace(Computer.at(
+                            self.project, self.store, source, moment, lambda: self.interrupted() or lease.lost),
+                            failed=done.failed)
                         tried = seen.latest[audience.key].tries if audience.key in seen.latest else 0
                         run, errors = computer.run(audience, lease=lease.lease, retried=tried + 1 < TRIES)
                         done.runs.append(run)
@@ -218,10 +229,12 @@ def desks(project: Project, store: Store, audiences: Iterable[Audience], *, inte
           holder: str) -> list[Desk]:
     """One for each schedule of these audiences that runs by itself."""
     by_schedule: dict[str, list[Audience]] = {}
-    for audience in scheduled(audiences):
+    mine = in_order(scheduled(audiences))
+    for audience in mine:
         by_schedule.setdefault(audience.schedule, []).append(audience)
-    return [Desk(project, store, schedule, found, holder, interrupted)
-            for schedule, found in sorted(by_schedule.items())]
+    awaited = frozenset(audience.key for audience in mine)
+    return [Desk(project, store, schedule, found, holder, interrupted, awaited=awaited)
+            for schedule, found in by_schedule.items()]
 
 
 def scheduled(audiences: Iterable[Audience]) -> tuple[Audience, ...]:
