@@ -169,7 +169,6 @@ def test_a_folder_without_a_project_file_is_told_how_to_begin(tmp_path):
      "2:9: the name 'Email' gives the key 'email', which is a standard trait of users"),
     ("/* audiencesync\nkey: ''\n*/\nSELECT 1", "2:6: the key is empty; write letters, digits and _"),
     (f"/* audiencesync\nkey: {'x' * 256}\n*/\nSELECT 1", "2:6: the key 'xxx"),
-    ("/* audiencesync\nkind: trait\n*/\nSELECT 1", "2:7: computed traits are not supported yet"),
     ("/* audiencesync\nkind: triat\n*/\nSELECT 1", "2:7: 'kind' must be one of audience, trait"),
     ("/* audiencesync\ntypes: {a: number}\n*/\nSELECT 1", "2:1: types belong to computed traits"),
     ("/* audiencesync\ninclude: [email, user_id]\n*/\nSELECT 1", "2:1: 'user_id' names the user"),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from audiencesync.delivery.pace import load_of
+from audiencesync.delivery.widest import pack
 from audiencesync.model import Call, Packer
 from audiencesync.schedule import RateLimit
 
@@ -40,7 +41,7 @@ def rehearse(packer: Packer, calls: Sequence[Call], known: Mapping[str, str]) ->
     """What a page costs, with every wave that its destination's answers would make possible."""
     learned, cost = dict(known), Cost()
     for _ in range(WAVES):
-        packed = packer.pack_known(calls, learned)
+        packed = pack(packer, calls, learned)
         loads = [load_of(batch) for batch in packed.batches]
         cost = cost.plus(Cost(len(loads), sum(load.size for load in loads), len(packed.refused),
                               sum(load.items for load in loads)))

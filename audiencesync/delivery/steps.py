@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 
 from audiencesync.delivery.pace import Load, load_of
+from audiencesync.delivery.widest import pack
 from audiencesync.model import Batch, Call, Packer, Progress, Refusal
 
 IDLE = 20
@@ -103,7 +104,7 @@ class PageUnderWay:
 
     def pack(self, packer: Packer, calls: Sequence[Call]) -> list[Flight]:
         """The requests that these calls make now; what needs none is done, what none may carry refused."""
-        packed = packer.pack_known(calls, self.known)
+        packed = pack(packer, calls, self.known)
         self.refused += packed.refused
         self.accepted += packed.done
         self.later += packed.later

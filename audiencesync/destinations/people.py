@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, ClassVar
@@ -81,9 +82,9 @@ def by_user(calls: Sequence[Call]) -> Iterable[tuple[str, list[Call]]]:
         yield user, list(mine)
 
 
-def by_value(calls: Iterable[Call], most: int) -> Iterable[tuple[int, bool, list[Call]]]:
+def by_value(calls: Iterable[Call], most: int) -> Iterable[tuple[int, bool | str, list[Call]]]:
     """Span, value and at most `most` calls that share both, in the order of the spans."""
-    groups: dict[tuple[int, bool], list[Call]] = {}
+    groups: dict[tuple[int, bool | str], list[Call]] = {}
     for call in calls:
         groups.setdefault((call.span, call.value), []).append(call)
     for (span, value), mine in sorted(groups.items(), key=itemgetter(0)):
@@ -109,4 +110,11 @@ def refusal(code: str, words: str, status: int | None = None) -> Refusal:
 
 def compact(value: Mapping[str, object] | Sequence[object]) -> bytes:
     """A body as JSON."""
-    return orjson.dumps(value)
+    return orjson.dumps(value, default=_digits)
+
+
+def _digits(number: object) -> orjson.Fragment:
+    """A number that keeps every digit, which a double or 64 bits cannot (see `exact`)."""
+    if isinstance(number, Decimal):
+        return orjson.Fragment(str(number))
+    raise TypeError(f"JSON has no words for {type(number).__name__}")

@@ -1,6 +1,7 @@
 """The data that travels between the rooms, all of it frozen, and the base class of every destination."""
 
 from audiencesync.model.calls import (
+    EVENT_KINDS,
     EVENTS,
     Batch,
     Call,
@@ -14,6 +15,7 @@ from audiencesync.model.calls import (
     exact,
 )
 from audiencesync.model.definitions import (
+    EVERYWHERE,
     ID_COLUMNS,
     Ago,
     AlertChannel,
@@ -45,6 +47,9 @@ from audiencesync.model.troubles import ALERTS, Trouble
 
 __all__ = [
     "ALERTS",
+    "EVENTS",
+    "EVENT_KINDS",
+    "EVERYWHERE",
     "ID_COLUMNS",
     "Ago",
     "AlertChannel",
@@ -80,5 +85,6 @@ __all__ = [
     "Trait",
     "Trouble",
     "Variable",
+    "exact",
     "table_of",
 ]

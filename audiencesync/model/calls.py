@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import orjson
 
+EVENT_KINDS = ("entered", "exited", "computed")
 EVENTS = ("Audience Entered", "Audience Exited", "Trait Computed")
 """What Segment's Engage calls its track events (using-engage-data); many receivers want just these names."""
 

@@ -16,6 +16,10 @@ ID_COLUMNS = ("user_id", "anonymous_id", "email")
 """The columns that may name a user; the first that a result has is the one."""
 
 
+EVERYWHERE = "*"
+"""In place of a destination's name in `Audience.send`: all of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ago:
     """A variable that is a moment: `now - 30d` is thirty days before the run's instant."""
@@ -57,6 +61,11 @@ class Audience:
     uses: tuple[str, ...] = ()
     send: Mapping[str, str] = field(default_factory=dict)
     events: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def declared(self) -> bool:
+        """Whether the file is no SQL, so that nobody wrote `sql` and no line of the file is a line of it."""
+        return self.path.suffix.lower() in {".yml", ".yaml"}
 
     def bindings(self, as_of: datetime) -> dict[str, object]:
         """The values of the query's parameters at `as_of`, which must know its time zone."""

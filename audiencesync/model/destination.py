@@ -6,13 +6,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from audiencesync.model.calls import Channel, Content, Packer
 from audiencesync.model.definitions import ID_COLUMNS
 from audiencesync.schedule import Duration, Part, Rate, RateLimit
+
+NO_KINDS: Mapping[str, str] = MappingProxyType({})
 
 
 class Trait(NamedTuple):
@@ -71,6 +74,18 @@ class Destination(BaseModel, ABC):
     concurrency: int = Field(8, ge=1, le=64, description="Requests under way at once, at most.")
     timeout: Duration = Field(timedelta(seconds=15), description="The longest one request may take, all told.")
 
+    send: Literal["identify", "track", "both"] = Field(
+        "identify", description="Whether users are told by identify calls, by track events, or by both.")
+    events: dict[Literal["entered", "exited", "computed"], str] = Field(
+        default={}, description="Names of its events other than Audience Entered, Audience Exited, Trait Computed.")
+
+    @field_validator("send")
+    @classmethod
+    def _send_is_understood(cls, send: str) -> str:
+        if send not in cls.sends:
+            raise ValueError(f"a {cls.type} destination takes {' or '.join(cls.sends)}")
+        return send
+
     def pace(self) -> Rate | None:
         """The speed limit in force: the setting, or what the destination publishes."""
         return self.rate
@@ -111,12 +126,14 @@ class Destination(BaseModel, ABC):
         """What `doctor` can say of reachability without writing anything; raises a DeliveryError where it fails."""
         return iter(())
 
-    def prepare(self, keys: Sequence[str], *, create: bool) -> Iterator[Trait]:
-        """How the fields stand that these keys need; what is missing is made when asked to. Raises a DeliveryError.
+    def prepare(self, keys: Sequence[str], *, create: bool, kinds: Mapping[str, str] = NO_KINDS) -> Iterator[Trait]:
+        """How the fields stand that these traits need; what is missing is made when asked to. Raises a DeliveryError.
 
-        Done before a key is sent the first time, and by `doctor`. Nothing where fields need no declaring.
+        `kinds` says what kind of value a trait has: boolean, which it is unless told, number, string, timestamp, list;
+        empty where it was NULL for everybody. Done before a trait is sent the first time, and by `doctor`. Nothing
+        where fields need no declaring.
         """
-        del keys, create
+        del keys, create, kinds
         return iter(())
 
     def read_back(self, people: Iterable[Person]) -> Iterator[tuple[Person, Mapping[str, object] | None]]:

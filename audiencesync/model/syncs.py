@@ -11,7 +11,7 @@ from audiencesync.model.calls import Call, Content, Envelope, Refusal
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One computation of one audience at one instant; `changed` counts entered and exited."""
+    """One computation at one instant; `updated` counts members of a computed trait whose values changed."""
 
     key: str
     number: int
@@ -22,11 +22,12 @@ class Run:
     exited: int = 0
     duplicates: int = 0
     error: str | None = None
+    updated: int = 0
 
     @property
     def changed(self) -> int:
-        """How many users' membership changed."""
-        return self.entered + self.exited
+        """Of how many users something changed that a destination is told."""
+        return self.entered + self.exited + self.updated
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,7 @@ class PlannedAudience:
     exited: int
     duplicates: int = 0
     note: str = ""
+    updated: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +151,12 @@ class PlannedSync:
     retried: int = 0
     reason: str = ""
     seconds: float | None = None
+    updated: int = 0
 
     @property
     def calls(self) -> int:
         """Identify calls."""
-        return self.entered + self.exited + self.retried
+        return self.entered + self.exited + self.updated + self.retried
 
 
 @dataclass(frozen=True, slots=True)

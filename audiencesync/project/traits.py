@@ -7,13 +7,12 @@ from pathlib import PurePath
 
 import orjson
 
+from audiencesync.model import EVERYWHERE
 from audiencesync.project.document import Document
 from audiencesync.project.settings import Header
 
 FOLDER = "traits"
 _OWN = ("types", "full_row", "when_missing")
-EVERYWHERE = "*"
-"""In place of a destination's name: all that can be told by events."""
 
 
 def kind_of(file: str) -> str:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar, NamedTuple, Self
 
 from sqlalchemy.engine import URL
 
 from audiencesync.errors import AudiencesyncError
-from audiencesync.model import Audience, Chunk, SourceSettings
+from audiencesync.model import Audience, Chunk, Shipped, SourceSettings
 from audiencesync.source.parameters import Parameter, find_parameters
 from audiencesync.source.rows import Layout, Row
 from audiencesync.source.statement import check_beginning
@@ -28,18 +28,26 @@ def _never() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """An audience as the source has it: the kind of its ids, and its rows, which can be read once."""
+    """An audience as the source has it: the kind of its ids, and its rows, which can be read once.
+
+    `traits` are a computed trait's kinds of values by name, whole when the rows are read; empty for one of NULL alone.
+    """
 
     id_kind: str
     chunks: Iterator[Chunk]
+    traits: Mapping[str, str] = field(default_factory=dict)
 
 
 class Question(NamedTuple):
-    """One audience at one instant: where its parameters stand, and the values of those that it uses."""
+    """One audience at one instant: where its parameters stand, the values of those that it uses, and its tables.
+
+    Tables that are `given` exist for this question alone, and hide those of the source that are called alike.
+    """
 
     audience: Audience
     parameters: list[Parameter]
     values: Mapping[str, object]
+    given: Sequence[Shipped] = ()
 
 
 class Answer(NamedTuple):
@@ -70,17 +78,19 @@ class Source(ABC):
         """End what is still being read and let go of the connection."""
         self._unfinished.close()
 
-    def read(self, audience: Audience, as_of: datetime, *, interrupted: Callable[[], bool] = _never) -> Result:
-        """Ask for an audience as of an instant; the rows are read as `chunks` is.
+    def read(self, audience: Audience, as_of: datetime, *, interrupted: Callable[[], bool] = _never,
+             given: Sequence[Shipped] = ()) -> Result:
+        """Ask for an audience as of an instant; the rows are read as `chunks` is, the `given` tables before that.
 
         Raises QueryError when the SQL or the data are at fault, SourceUnavailable when the database is or the time is
         spent, and Interrupted soon after `interrupted()` (called from another thread, too) is true.
         """
         with ExitStack() as stack:
-            watch, answer = self._asked(audience, as_of, interrupted, stack)
+            watch, answer = self._asked(audience, as_of, interrupted, stack, given)
             layout = Layout(audience, answer.columns)
             self._unfinished = stack.pop_all()
-        return Result(layout.id_kind, self._chunks(answer, layout, watch, self._unfinished))
+        return Result(layout.id_kind, self._chunks(answer, layout, watch, self._unfinished),
+                      layout.traits.kinds if layout.traits else {})
 
     def value(self, question: Audience, as_of: datetime, *, interrupted: Callable[[], bool] = _never) -> object:
         """The first column of the first row of a query, None where there is none; raises as `read` does."""
@@ -91,7 +101,7 @@ class Source(ABC):
         return rows[0][0] if rows and rows[0] else None
 
     def _asked(self, audience: Audience, as_of: datetime, interrupted: Callable[[], bool],
-               stack: ExitStack) -> tuple[Watch, Answer]:
+               stack: ExitStack, given: Sequence[Shipped] = ()) -> tuple[Watch, Answer]:
         """Run the query; what it holds open is given back with `stack`."""
         self._unfinished.close()
         watch = Watch(str(audience.path), self.settings.statement_timeout, interrupted)
@@ -101,7 +111,7 @@ class Source(ABC):
         parameters = find_parameters(audience, values, self.url.get_backend_name())
         used = {parameter.name: values[parameter.name] for parameter in parameters}
         with self._explained(audience, watch):
-            return watch, stack.enter_context(self.ask(Question(audience, parameters, used), watch))
+            return watch, stack.enter_context(self.ask(Question(audience, parameters, used, given), watch))
 
     def _chunks(self, answer: Answer, layout: Layout, watch: Watch, unfinished: ExitStack) -> Iterator[Chunk]:
         number = 0

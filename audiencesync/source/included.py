@@ -22,17 +22,21 @@ class Unfit(Exception):
 
 def objects(columns: Mapping[str, Sequence[Any]]) -> list[str]:
     """The text of a JSON object for each row of columns of fit values; what is NULL is left out of its object."""
+    return joined({name: texts_of(values) for name, values in columns.items()})
+
+
+def joined(columns: Mapping[str, Sequence[str]]) -> list[str]:
+    """The text of a JSON object for each row of columns of values spelt in JSON; null is left out of its object."""
     names = [orjson.dumps(name).decode() for name in columns]
-    texts = [_texts(values) for values in columns.values()]
-    if not any(None in values for values in columns.values()):
+    if not any("null" in texts for texts in columns.values()):
         template = ",".join(f"{name.replace('%', '%%')}:%s" for name in names)
-        return list(map(f"{{{template}}}".__mod__, zip(*texts, strict=True)))
-    pairs = [[f"{name}:{text}" if text != "null" else "" for text in column]
-             for name, column in zip(names, texts, strict=True)]
+        return list(map(f"{{{template}}}".__mod__, zip(*columns.values(), strict=True)))
+    pairs = [[f"{name}:{text}" if text != "null" else "" for text in texts]
+             for name, texts in zip(names, columns.values(), strict=True)]
     return [f"{{{','.join(filter(None, row))}}}" for row in zip(*pairs, strict=True)]
 
 
-def _texts(values: Sequence[Any]) -> list[str]:
+def texts_of(values: Sequence[Any]) -> list[str]:
     """Each value in JSON, made in one call: JSON never holds a bare line end, so one between values parts them."""
     parted = [_LINE_END] * (2 * len(values) - 1)
     parted[::2] = values

@@ -15,6 +15,7 @@ from audiencesync.errors import QueryError
 from audiencesync.model import ID_COLUMNS, Audience, Chunk
 from audiencesync.source.included import Unfit, encodable, fit, objects, simple
 from audiencesync.source.problems import wrong
+from audiencesync.source.traits import Traits
 
 Row = Sequence[Any]
 
@@ -38,6 +39,8 @@ class Layout:
         self.id_kind = self._find_kind()
         self._id = itemgetter(self._index(self.id_kind))
         self._included = [(name, self._index(name)) for name in audience.include]
+        self.traits = (Traits(audience, columns, (self.id_kind, *audience.include)) if audience.kind == "trait"
+                       else None)
 
     def chunk(self, rows: Sequence[Row], number: int) -> Chunk:
         """Check and convert some rows, before which `number` rows were read; raises QueryError for a bad one."""
@@ -45,7 +48,8 @@ class Layout:
         ids = _as_texts(values)
         if ids is None:
             raise self._bad_id(values, number)
-        return Chunk(ids, self._objects(rows, number) if self._included else None)
+        return Chunk(ids, self._objects(rows, number) if self._included else None,
+                     self.traits.texts(rows, number, ids) if self.traits else None)
 
     def _find_kind(self) -> str:
         kind = next((kind for kind in ID_COLUMNS if kind in self._columns), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -37,20 +38,24 @@ class Backend(ABC):
     together: ClassVar[dict[str, Any]] = {"isolation_level": "READ COMMITTED"}
 
     @abstractmethod
-    def array(self, name: str, *, paired: bool = False) -> Select[Any]:
-        """A select of the texts in the array parameter `name` (and of `name`_included beside them)."""
+    def array(self, name: str) -> Select[Any]:
+        """A select of the texts in the array parameter `name`."""
 
     @abstractmethod
-    def parameters(self, name: str, ids: list[str], included: list[str] | None = None) -> dict[str, object]:
-        """The values that `array` wants for these lists of one length."""
+    def parameters(self, name: str, texts: list[str]) -> dict[str, object]:
+        """The value that `array` wants for these texts."""
+
+    @abstractmethod
+    def fill(self, connection: Connection, table: Table, columns: Mapping[str, list[str]]) -> None:
+        """Insert rows, given as columns of one length."""
 
     @abstractmethod
     def gather(self, connection: Connection, rows: Subquery) -> list[list[Any]]:
         """The columns of a sorted subquery, each as one list."""
 
     @abstractmethod
-    def sort(self, heap: Table, stage: Table) -> Insert:
-        """Copy the heap's rows into the stage in the order of the ids, one row an id."""
+    def sort(self, heap: Table, stage: Table, columns: Sequence[str]) -> Insert:
+        """Copy these columns (user_id first) of the heap into the stage in the order of the ids, one row an id."""
 
     @abstractmethod
     def differences(self, stage: Table, present: Select[Any], diff: Table) -> tuple[Insert, ...]:
@@ -84,26 +89,34 @@ class Sqlite(Backend):
     alone: ClassVar[dict[str, Any]] = {}
     together: ClassVar[dict[str, Any]] = {}
 
-    def array(self, name: str, *, paired: bool = False) -> Select[Any]:
-        """One JSON array; a text of 5,000 ids costs a sixth of 5,000 rows of parameters."""
-        items = func.json_each(bindparam(name)).table_valued("value", name=f"{name}_items")
-        if not paired:
-            return select(items.c.value)
-        return select(func.json_extract(items.c.value, "$[0]"), func.json_extract(items.c.value, "$[1]"))
+    def array(self, name: str) -> Select[Any]:
+        """One JSON array; a text of 5,000 ids costs less than half of 5,000 rows of parameters."""
+        return select(func.json_each(bindparam(name)).table_valued("value", name=f"{name}_items").c.value)
 
-    def parameters(self, name: str, ids: list[str], included: list[str] | None = None) -> dict[str, object]:
-        """Ids alone, or pairs."""
-        items: list[Any] = ids if included is None else list(zip(ids, included, strict=True))
-        return {name: orjson.dumps(items).decode()}
+    def parameters(self, name: str, texts: list[str]) -> dict[str, object]:
+        """The array's text."""
+        return {name: orjson.dumps(texts).decode()}
+
+    def fill(self, connection: Connection, table: Table, columns: Mapping[str, list[str]]) -> None:
+        """Of several columns the driver's own rows: to take arrays apart would cost three times as much."""
+        if len(columns) == 1:
+            [(name, texts)] = columns.items()
+            connection.execute(insert(table).from_select([name], self.array("texts")), self.parameters("texts", texts))
+            return
+        statement = str(insert(table).values({name: bindparam(name) for name in columns}).compile(connection))
+        connection.exec_driver_sql("BEGIN")
+        connection.exec_driver_sql(statement, list(zip(*columns.values(), strict=True)))
+        connection.exec_driver_sql("COMMIT")
 
     def gather(self, connection: Connection, rows: Subquery) -> list[list[Any]]:
         """One JSON array a column."""
         return list(map(orjson.loads, connection.execute(select(*map(func.json_group_array, rows.c))).one()))
 
-    def sort(self, heap: Table, stage: Table) -> Insert:
+    def sort(self, heap: Table, stage: Table, columns: Sequence[str]) -> Insert:
         """The plus keeps SQLite to its sorter: a walk along an index of unsorted rows costs seven times as much."""
-        ordered = select(heap.c.user_id, heap.c.included).order_by(text("+user_id"), heap.c.included)
-        return insert(stage).prefix_with("OR IGNORE").from_select(["user_id", "included"], ordered)
+        chosen = [heap.c[name] for name in columns]
+        ordered = select(*chosen).order_by(text("+user_id"), *chosen[1:])
+        return insert(stage).prefix_with("OR IGNORE").from_select(list(columns), ordered)
 
     def differences(self, stage: Table, present: Select[Any], diff: Table) -> tuple[Insert, ...]:
         """EXCEPT with an ORDER BY lets SQLite merge two sorted walks."""
@@ -135,23 +148,26 @@ class Sqlite(Backend):
 class Postgresql(Backend):
     """A server that several hosts share."""
 
-    def array(self, name: str, *, paired: bool = False) -> Select[Any]:
-        """One array parameter, unnested; two of one length go side by side."""
-        names = [name, f"{name}_included"] if paired else [name]
-        return select(*(func.unnest(cast(bindparam(part, type_=ARRAY(Text)), ARRAY(Text))) for part in names))
+    def array(self, name: str) -> Select[Any]:
+        """One array parameter, unnested."""
+        return select(_unnested(name))
 
-    def parameters(self, name: str, ids: list[str], included: list[str] | None = None) -> dict[str, object]:
-        """One array each."""
-        return {name: ids} if included is None else {name: ids, f"{name}_included": included}
+    def parameters(self, name: str, texts: list[str]) -> dict[str, object]:
+        """The array itself."""
+        return {name: texts}
+
+    def fill(self, connection: Connection, table: Table, columns: Mapping[str, list[str]]) -> None:
+        """Arrays of one length go side by side."""
+        connection.execute(insert(table).from_select(list(columns), select(*map(_unnested, columns))), dict(columns))
 
     def gather(self, connection: Connection, rows: Subquery) -> list[list[Any]]:
         """One array a column."""
         return [column or [] for column in connection.execute(select(*map(func.array_agg, rows.c))).one()]
 
-    def sort(self, heap: Table, stage: Table) -> Insert:
+    def sort(self, heap: Table, stage: Table, columns: Sequence[str]) -> Insert:
         """Grouping gives one row an id; the full join below sorts or hashes as it likes."""
-        single = select(heap.c.user_id, func.min(heap.c.included)).group_by(heap.c.user_id)
-        return insert(stage).from_select(["user_id", "included"], single)
+        single = select(heap.c.user_id, *(func.min(heap.c[name]) for name in columns[1:])).group_by(heap.c.user_id)
+        return insert(stage).from_select(list(columns), single)
 
     def differences(self, stage: Table, present: Select[Any], diff: Table) -> tuple[Insert, ...]:
         """One full join costs less than half of two EXCEPTs here."""
@@ -161,6 +177,10 @@ class Postgresql(Backend):
                    .select_from(joined)
                    .where(or_(stage.c.user_id.is_(None), current.c.user_id.is_(None))))
         return (insert(diff).from_select(["user_id", "entered"], changes),)
+
+
+def _unnested(name: str) -> Any:
+    return func.unnest(cast(bindparam(name, type_=ARRAY(Text)), ARRAY(Text)))
 
 
 BACKENDS: dict[str, Backend] = {"sqlite": Sqlite(), "postgresql": Postgresql()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from heapq import merge
 from itertools import chain, groupby, islice, repeat
@@ -24,21 +24,17 @@ from sqlalchemy import (
 )
 
 from audiencesync.model import Call, Page, Span, Sync
+from audiencesync.store import values
 from audiencesync.store.connect import Store
 from audiencesync.store.included import included_column
 from audiencesync.store.tables import memberships, rejections
+from audiencesync.store.values import TRAIT, as_of
 
 
-def as_of(run: int, table: FromClause = memberships) -> ColumnElement[bool]:
-    """Whether a membership lasted at the end of `run`."""
-    return and_(table.c.since_run <= run, or_(table.c.until_run.is_(None), table.c.until_run > run))
-
-
-def differ(store: Store, computation_id: int, from_run: int, to_run: int, follows: str = "") -> bool:
-    """Whether any user's value differs between two runs, or the included column that says who he is."""
-    query = _changed(computation_id, from_run, to_run, memberships, follows).limit(1)
+def differ(store: Store, span: Span) -> bool:
+    """Whether an increment has anything to tell."""
     with store.read() as connection:
-        return connection.execute(query).first() is not None
+        return connection.execute(changes("incremental", span).limit(1)).first() is not None
 
 
 def net(store: Store, computation_id: int, from_run: int, to_run: int) -> tuple[int, int]:
@@ -51,7 +47,12 @@ def net(store: Store, computation_id: int, from_run: int, to_run: int) -> tuple[
 
 
 def changes(mode: str, span: Span, table: FromClause = memberships) -> Select[Any]:
-    """(user_id, value, included) of everyone a span is about; mode as in the sync's row."""
+    """(user_id, value, included) of everyone a span is about, of computed traits with (before, after) besides.
+
+    The mode is as in the sync's row.
+    """
+    if span.envelope.computation_class == TRAIT:
+        return _traits(mode, span, table)
     mine = table.c.computation_id == span.computation_id
     if mode == "initial":
         member = select(table.c.user_id, literal_column("1").label("value"), table.c.included)
@@ -59,6 +60,20 @@ def changes(mode: str, span: Span, table: FromClause = memberships) -> Select[An
     if mode == "backfill":
         return valued(span.to_run, table).where(mine, table.c.since_run <= span.to_run)
     return _changed(span.computation_id, span.from_run, span.to_run, table, span.envelope.follows)
+
+
+def _traits(mode: str, span: Span, table: FromClause) -> Select[Any]:
+    if mode == "initial":
+        return values.initial(span, table)
+    if mode == "backfill":
+        return values.everybody(span, table)
+    return values.changed(span, table, _touched(span.from_run, span.to_run, table))
+
+
+def members(store: Store, computation_id: int, run: int, chunk: int = 5000) -> Iterator[list[list[Any]]]:
+    """Who is in it as of a run: users, included columns and values, as lists of one length."""
+    columns = select(memberships.c.user_id, memberships.c.included, memberships.c.value)
+    return in_columns(store, columns.where(memberships.c.computation_id == computation_id, as_of(run)), None, chunk)
 
 
 def valued(run: int, table: FromClause) -> Select[Any]:
@@ -70,36 +85,43 @@ def valued(run: int, table: FromClause) -> Select[Any]:
 
 
 def _changed(computation_id: int, from_run: int, to_run: int, table: FromClause, follows: str = "") -> Select[Any]:
-    """A row outside of (from, to] cannot be part of a difference, which keeps an increment to one cheap scan.
-
-    A destination that an audience leaves goes from its position back to run 0, as of which nobody is a member.
-    Where an included column says who a user is, a member whose column differs is told again.
-    """
+    """Where an included column says who a user is, a member whose column differs is told again."""
     then, now = as_of(from_run, table), as_of(to_run, table)
-    low, high = sorted((from_run, to_run))
-    touched = or_(and_(table.c.since_run > low, table.c.since_run <= high),
-                  and_(table.c.until_run > low, table.c.until_run <= high))
     differs = func.max(case((now, 1), else_=0)) != func.max(case((then, 1), else_=0))
     if follows:
         column = included_column(table.c.included, follows)
         before, after = (func.max(case((when, column), else_=null())) for when in (then, now))
         differs = or_(differs, and_(after.is_not(None), or_(before.is_(None), before != after)))
-    return valued(to_run, table).where(table.c.computation_id == computation_id, touched).having(differs)
+    return valued(to_run, table).where(table.c.computation_id == computation_id,
+                                       _touched(from_run, to_run, table)).having(differs)
+
+
+def _touched(from_run: int, to_run: int, table: FromClause) -> ColumnElement[bool]:
+    """A row outside of (from, to] cannot be part of a difference, which keeps an increment to one cheap scan.
+
+    A destination that an audience leaves goes from its position back to run 0, as of which nobody is a member.
+    """
+    low, high = sorted((from_run, to_run))
+    return or_(and_(table.c.since_run > low, table.c.since_run <= high),
+               and_(table.c.until_run > low, table.c.until_run <= high))
 
 
 def retries(sync: Sync, span: Span) -> Select[Any]:
-    """(user_id, value, included) of users refused before the sync opened whose next try is due."""
+    """What `changes` gives, of users refused before the sync opened whose next try is due."""
+    due = and_(rejections.c.destination == sync.destination, rejections.c.computation_id == span.computation_id,
+               rejections.c.sync_id < sync.id, rejections.c.next_try <= sync.retries_due)
+    if span.envelope.computation_class == TRAIT:
+        return values.refused(span, due)
     member = memberships.alias("member")
     mine = and_(member.c.computation_id == span.computation_id, member.c.user_id == rejections.c.user_id,
                 as_of(span.to_run, member))
     value = case((member.c.user_id.is_(None), 0), else_=1)
     return (select(rejections.c.user_id, value.label("value"), member.c.included)
-            .select_from(rejections.outerjoin(member, mine))
-            .where(rejections.c.destination == sync.destination, rejections.c.computation_id == span.computation_id,
-                   rejections.c.sync_id < sync.id, rejections.c.next_try <= sync.retries_due))
+            .select_from(rejections.outerjoin(member, mine)).where(due))
 
 
-def _chunks(store: Store, query: Select[Any], span: int, after: str | None, chunk: int) -> Iterator[list[Call]]:
+def in_columns(store: Store, query: Select[Any], after: str | None, chunk: int) -> Iterator[list[list[Any]]]:
+    """The rows of a query behind user `after` (its first column), so many at a time, each column as one list."""
     # read anew from the last user for each chunk: no cursor and no transaction stays open while requests are under way;
     # gathered into arrays, since a row of its own for each user would cost twice as much
     column = query.selected_columns[0]
@@ -107,24 +129,34 @@ def _chunks(store: Store, query: Select[Any], span: int, after: str | None, chun
     while True:
         part = (query if after is None else query.where(column > after)).subquery()
         with store.read() as connection:
-            users, values, included = store.backend.gather(connection, part)
-        if users:
-            yield list(map(_as_call, zip(users, repeat(span), map(bool, values), included, strict=False)))
-        if len(users) < chunk:
+            columns = store.backend.gather(connection, part)
+        if columns[0]:
+            yield columns
+        if len(columns[0]) < chunk:
             return
-        after = users[-1]
+        after = columns[0][-1]
 
 
 _as_call: Callable[[Any], Call] = partial(tuple.__new__, Call)
 
 
+def _calls(span: Span, index: int, columns: list[list[Any]], *, whole: bool) -> list[Call]:
+    """Rows of `changes`, given as columns, as calls of the span with that index."""
+    users, members, included, *traits = columns
+    told = partial(values.told, span.envelope, whole=whole)
+    each: Iterable[bool | str] = map(told, *traits) if traits else map(bool, members)
+    return list(map(_as_call, zip(users, repeat(index), each, included, strict=False)))
+
+
 def _streams(store: Store, sync: Sync, size: int, table: FromClause, *, retried: bool) -> list[Iterator[list[Call]]]:
-    queries = [(changes(sync.mode, span, table), index) for index, span in enumerate(sync.spans)]
+    spans = list(enumerate(sync.spans))
+    queries = [(changes(sync.mode, span, table), partial(_calls, span, index, whole=sync.mode == "backfill"))
+               for index, span in spans]
     if retried:
-        queries += [(retries(sync, span), index) for index, span in enumerate(sync.spans)]
+        queries += [(retries(sync, span), partial(_calls, span, index, whole=True)) for index, span in spans]
     # of a lone stream's chunk comes a whole number of pages; many streams hold no more in memory together than one
     whole = size * max(5, -(-100 // size)) if len(queries) == 1 else max(100, 5 * size // len(queries))
-    return [_chunks(store, query, index, sync.acknowledged, whole) for query, index in queries]
+    return [map(calls, in_columns(store, query, sync.acknowledged, whole)) for query, calls in queries]
 
 
 def pages(store: Store, sync: Sync, *, size: int, table: FromClause = memberships,

@@ -12,7 +12,6 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, no
 from audiencesync.store import slots as slots_of
 from audiencesync.store.accounts import NEW_ACCOUNT
 from audiencesync.store.connect import Store
-from audiencesync.store.content import as_of
 from audiencesync.store.tables import (
     acts,
     computations,
@@ -25,6 +24,7 @@ from audiencesync.store.tables import (
     spans,
     syncs,
 )
+from audiencesync.store.values import as_of
 
 LOGGER = logging.getLogger(__name__)
 

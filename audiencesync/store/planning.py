@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     Column,
@@ -17,11 +17,13 @@ from sqlalchemy import (
     Table,
     Text,
     and_,
+    case,
     distinct,
     exists,
     func,
     insert,
     literal,
+    not_,
     null,
     or_,
     select,
@@ -29,18 +31,20 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import CreateTable, DropTable
 
-from audiencesync.model import Left, Span, Sync
+from audiencesync.model import Envelope, Left, Span, Sync
 from audiencesync.store.connect import Store
-from audiencesync.store.content import as_of, changes, retries
+from audiencesync.store.content import changes, retries
 from audiencesync.store.included import included_column
 from audiencesync.store.stage import Stage, staged
 from audiencesync.store.tables import UserId, computations, memberships, positions, rejections, runs, spans, syncs
+from audiencesync.store.values import TRAIT, as_of
 
 planned = Table(
     "planned", MetaData(),
     Column("computation_id", Integer, primary_key=True, autoincrement=False),
     Column("user_id", UserId, primary_key=True),
-    Column("since_run", Integer), Column("until_run", Integer), Column("included", Text),
+    Column("since_run", Integer, primary_key=True, autoincrement=False), Column("until_run", Integer),
+    Column("included", Text), Column("value", Text),
     prefixes=["TEMPORARY"], sqlite_with_rowid=False)
 FROM, TO = 0, 1
 """The two runs of a thought: as it is told, and as it would be."""
@@ -72,39 +76,72 @@ def thinking(store: Store) -> Iterator[Thought]:
                 connection.execute(DropTable(planned))
 
 
-def differences(held: Stage, computation_id: int, run: int) -> tuple[int, int]:
-    """How many users the stage would have enter and exit, compared with the memberships as of `run`."""
+def differences(held: Stage, computation_id: int, run: int) -> tuple[int, int, int]:
+    """How many users the stage would have enter, exit and hold other values, compared with those as of `run`."""
     told = _told(computation_id, run)
-    both = select(func.count()).select_from(staged.join(told, told.c.user_id == staged.c.user_id))
-    common = held.connection.execute(both).scalar_one()
+    other = func.coalesce(func.sum(case((staged.c.value.is_distinct_from(told.c.value), 1), else_=0)), 0)
+    both = select(func.count(), other).select_from(staged.join(told, told.c.user_id == staged.c.user_id))
+    common, updated = held.connection.execute(both).one()
     before = held.connection.execute(select(func.count()).select_from(told)).scalar_one()
-    return held.members - common, before - common
+    return held.members - common, before - common, int(updated)
 
 
-def think(held: Stage, slot: int, computation_id: int, run: int, follows: str = "") -> tuple[int, int, int]:
-    """Put into `planned`, under the number `slot`, who the stage would have enter and exit since `run`; count both.
+class Change(NamedTuple):
+    """What the stage would change: whose membership, and how many are told so or something else.
 
-    The third count is of members who are told again since the included column `follows` says who they are.
+    `moved` are members told again since an included column says who they are, `updated` those with other values.
     """
+
+    net: tuple[int, int]
+    entered: int
+    exited: int
+    moved: int = 0
+    updated: int = 0
+
+    @property
+    def calls(self) -> int:
+        """How many are told."""
+        return self.entered + self.exited + self.moved + self.updated
+
+
+def think(held: Stage, slot: int, computation_id: int, run: int, envelope: Envelope) -> Change:
+    """Put into `planned`, under the number `slot`, whom the stage would have told since `run`; count them."""
     told = _told(computation_id, run)
-    columns = ["computation_id", "user_id", "since_run", "until_run", "included"]
-    entered = (select(literal(slot), staged.c.user_id, literal(TO), null(), staged.c.included)
-               .select_from(staged.outerjoin(told, told.c.user_id == staged.c.user_id))
-               .where(told.c.user_id.is_(None)).order_by(staged.c.user_id))
-    exited = (select(literal(slot), told.c.user_id, literal(FROM), literal(TO), null())
-              .select_from(told.outerjoin(staged, staged.c.user_id == told.c.user_id))
-              .where(staged.c.user_id.is_(None)))
+    both = staged.join(told, told.c.user_id == staged.c.user_id)
+    new = literal(TO), null(), staged.c.included, staged.c.value
+    old = literal(FROM), literal(TO), null(), told.c.value
+    entered = _put(held, slot, select(staged.c.user_id, *new)
+                   .select_from(staged.outerjoin(told, told.c.user_id == staged.c.user_id))
+                   .where(told.c.user_id.is_(None)).order_by(staged.c.user_id))
+    exited = _put(held, slot, select(told.c.user_id, *old)
+                  .select_from(told.outerjoin(staged, staged.c.user_id == told.c.user_id))
+                  .where(staged.c.user_id.is_(None)))
+    other, moved = staged.c.value.is_distinct_from(told.c.value), 0
+    if envelope.follows:
+        then, now = (included_column(side.c.included, envelope.follows) for side in (told, staged))
+        moved = _put(held, slot, select(staged.c.user_id, *new).select_from(both)
+                     .where(now.is_not(None), or_(then.is_(None), then != now), not_(other)))
+    if envelope.computation_class != TRAIT:
+        return Change((entered, exited), entered, exited, moved)
+    for side, row in ((staged, new), (told, old)):
+        _put(held, slot, select(side.c.user_id, *row).select_from(both).where(other))
+    return _counted(held, Span(slot, envelope.key, FROM, TO, envelope), (entered, exited), moved)
+
+
+def _put(held: Stage, slot: int, rows: Select[Any]) -> int:
+    columns = ["computation_id", "user_id", "since_run", "until_run", "included", "value"]
+    numbered = insert(planned).from_select(columns, rows.with_only_columns(literal(slot), *rows.selected_columns))
     counted = {"preserve_rowcount": True}  # otherwise psycopg's count of an INSERT is thrown away
-    found = [held.connection.execute(insert(planned).from_select(columns, rows), execution_options=counted).rowcount
-             for rows in (entered, exited)]
-    if not follows:
-        return found[0], found[1], 0
-    then, now = included_column(told.c.included, follows), included_column(staged.c.included, follows)
-    moved = (select(literal(slot), staged.c.user_id, literal(TO), null(), staged.c.included)
-             .select_from(staged.join(told, told.c.user_id == staged.c.user_id))
-             .where(now.is_not(None), or_(then.is_(None), then != now)))
-    again = held.connection.execute(insert(planned).from_select(columns, moved), execution_options=counted).rowcount
-    return found[0], found[1], again
+    return held.connection.execute(numbered, execution_options=counted).rowcount
+
+
+def _counted(held: Stage, span: Span, net: tuple[int, int], moved: int) -> Change:
+    """Of computed traits it is their values that say who is told."""
+    rows = changes("incremental", span, planned).subquery()
+    entered, exited, told = held.connection.execute(select(
+        func.coalesce(func.sum(case((rows.c.before.is_(None), 1), else_=0)), 0),
+        func.coalesce(func.sum(1 - rows.c.value), 0), func.count()).select_from(rows)).one()
+    return Change(net, int(entered) - moved, int(exited), moved, int(told) - int(entered) - int(exited))
 
 
 def think_again(held: Stage, slot: int, destination: str, computation_id: int, before: Sequence[Sync]) -> int:
@@ -117,20 +154,18 @@ def think_again(held: Stage, slot: int, destination: str, computation_id: int, b
             rejections.c.user_id.not_in(known)]
     mine += [rejections.c.user_id.not_in(users) for sync in before for span in sync.spans
              if span.computation_id == computation_id for users in _owed(sync, span)]
-    columns = ["computation_id", "user_id", "since_run", "until_run", "included"]
     count = held.connection.execute(select(func.count()).select_from(rejections).where(*mine)).scalar_one()
     for member in (True, False):
         matches = staged.c.user_id.is_not(None) if member else staged.c.user_id.is_(None)
-        rows = (select(literal(slot), rejections.c.user_id, literal(TO if member else FROM),
-                       null() if member else literal(TO), staged.c.included)
-                .select_from(rejections.outerjoin(staged, staged.c.user_id == rejections.c.user_id))
-                .where(*mine, matches))
-        held.connection.execute(insert(planned).from_select(columns, rows))
+        _put(held, slot, select(rejections.c.user_id, literal(TO if member else FROM),
+                                null() if member else literal(TO), staged.c.included, staged.c.value)
+             .select_from(rejections.outerjoin(staged, staged.c.user_id == rejections.c.user_id))
+             .where(*mine, matches))
     return count
 
 
 def _told(computation_id: int, run: int) -> Subquery:
-    return (select(memberships.c.user_id, memberships.c.included)
+    return (select(memberships.c.user_id, memberships.c.included, memberships.c.value)
             .where(memberships.c.computation_id == computation_id, as_of(run)).subquery("told"))
 
 

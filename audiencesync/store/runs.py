@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,10 +14,11 @@ from sqlalchemy import (
     Row,
     Select,
     bindparam,
+    case,
     func,
     insert,
-    literal,
     null,
+    or_,
     select,
     update,
 )
@@ -27,8 +28,9 @@ from audiencesync.errors import OlderRun, QueryError, UsageError
 from audiencesync.model import Audience, Run
 from audiencesync.store.connect import Store
 from audiencesync.store.leases import Lease, guard
-from audiencesync.store.stage import ENTERED, EXITED, RENEWED, Stage, diff, staged
+from audiencesync.store.stage import ENTERED, EXITED, RENEWED, UPDATED, Stage, diff, staged
 from audiencesync.store.tables import computations, memberships, runs
+from audiencesync.store.traits import check_traits, remember_traits
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +93,13 @@ def check_run(row: Any, last: Any, audience: Audience, id_kind: str | None, as_o
 
 
 def record(store: Store, held: Stage, audience: Audience, *, id_kind: str, as_of: datetime, started_at: datetime,
-           definition_hash: str, lease: Lease | None = None) -> Run:
+           definition_hash: str, lease: Lease | None = None, traits: Mapping[str, str] | None = None) -> Run:
     """Compare the stage with the memberships that last, and write what differs and the run, together or not at all.
 
-    With a `lease` only while it is held: raises LeaseLost.
+    `traits` are the kinds of a computed trait's values by column. Raises QueryError where those go against what is
+    known, or one user's rows against each other; with a `lease` it writes only while that is held: raises LeaseLost.
     """
+    check_result(store, held, audience, traits or {})
     with store.transaction(held.connection) as connection:
         if lease is not None:
             guard(store, connection, lease)
@@ -105,20 +109,34 @@ def record(store: Store, held: Stage, audience: Audience, *, id_kind: str, as_of
         check_run(row, last, audience, id_kind, as_of)
         number = _next_number(connection, row.id)
         if last is None or not last.members:
-            entered, exited = _begin(connection, row.id, number, staged, paired=held.paired), 0
+            entered, exited, updated = _begin(held, row.id, number, staged), 0, 0
         else:
-            entered, exited = _compare(store, held, row, last, number,
-                                       redefined=row.definition_hash != definition_hash)
-        run = Run(audience.key, number, as_of, "done", held.members, entered, exited, held.rows - held.members)
+            entered, exited, updated = _compare(store, held, row, last, number,
+                                                redefined=row.definition_hash != definition_hash)
+        run = Run(audience.key, number, as_of, "done", held.members, entered, exited, held.rows - held.members,
+                  updated=updated)
         _write_run(store, connection, row.id, run, started_at)
+        remember_traits(connection, row.id, audience, row, traits or {})
         connection.execute(update(computations).where(computations.c.id == row.id)
-                           .values(id_kind=id_kind, definition_hash=definition_hash))
+                           .values(kind=audience.kind, id_kind=id_kind, definition_hash=definition_hash))
         failpoints.reach("run.written")
     return run
 
 
-def _compare(store: Store, held: Stage, row: Any, last: Any, number: int, *, redefined: bool) -> tuple[int, int]:
-    """End what ended, begin what began; how many entered and exited."""
+def check_result(store: Store, held: Stage, audience: Audience, traits: Mapping[str, str]) -> None:
+    """Refuse a result that goes against what is told (see check_traits), or itself (QueryError).
+
+    That is one in which a user has two rows with different values; both are shown.
+    """
+    check_traits(store, audience, traits)
+    if (torn := held.torn()) is not None:
+        user, first, second = torn
+        raise QueryError(f"{audience.path}: {user!r} has several rows with different values, such as {first[:200]} and "
+                         f"{second[:200]}; group by the id, or choose one row a user")
+
+
+def _compare(store: Store, held: Stage, row: Any, last: Any, number: int, *, redefined: bool) -> tuple[int, int, int]:
+    """End what ended, begin what began; how many entered, exited and were updated."""
     entered = exited = 0
     for statement in store.backend.differences(staged, present(row.id), diff):
         held.connection.execute(statement)
@@ -126,43 +144,45 @@ def _compare(store: Store, held: Stage, row: Any, last: Any, number: int, *, red
         exited = last.members + entered - held.members
         if not exited:
             break  # both are sets: equal sizes but for those who entered leave nobody to look for
-    renewed = _find_renewed(held, row.id) if held.paired or redefined else 0
+    renewed = _find_renewed(held, row.id) if len(held.columns) > 1 or redefined else 0
+    updated = held.connection.execute(select(func.count()).where(diff.c.entered == UPDATED)).scalar_one()
     if exited or renewed:
         _end(held.connection, row.id, number)
     if entered or renewed:
-        began = select(diff.c.user_id).where(diff.c.entered.in_((ENTERED, RENEWED))).subquery("began")
-        _begin(held.connection, row.id, number, began, paired=held.paired)
-    return entered, exited
+        began = select(diff.c.user_id).where(diff.c.entered != EXITED).subquery("began")
+        _begin(held, row.id, number, began)
+    return entered, exited, updated
 
 
 def _find_renewed(held: Stage, computation_id: int) -> int:
-    """Note whose included columns changed: a new row, though no change of membership."""
-    changed = (select(staged.c.user_id, literal(RENEWED))
+    """Note whose values or included columns changed: a new row, though no change of membership."""
+    updated = memberships.c.value.is_distinct_from(staged.c.value)
+    changed = (select(staged.c.user_id, case((updated, UPDATED), else_=RENEWED))
                .join(memberships, memberships.c.user_id == staged.c.user_id)
                .where(memberships.c.computation_id == computation_id, memberships.c.until_run.is_(None),
-                      memberships.c.included.is_distinct_from(staged.c.included)))
+                      or_(updated, memberships.c.included.is_distinct_from(staged.c.included))))
     return held.connection.execute(insert(diff).from_select(["user_id", "entered"], changed),
                                    execution_options={"preserve_rowcount": True}).rowcount
 
 
 def _end(connection: Connection, computation_id: int, number: int) -> None:
-    ended = select(diff.c.user_id).where(diff.c.entered.in_((EXITED, RENEWED)))
+    ended = select(diff.c.user_id).where(diff.c.entered != ENTERED)
     connection.execute(update(memberships).where(
         memberships.c.computation_id == computation_id, memberships.c.until_run.is_(None),
         memberships.c.user_id.in_(ended)).values(until_run=number))
 
 
-def _begin(connection: Connection, computation_id: int, number: int, users: FromClause, *, paired: bool) -> int:
+def _begin(held: Stage, computation_id: int, number: int, users: FromClause) -> int:
     """Start a membership for each of `users`, in their order; say how many."""
-    source = users
-    if paired and users is not staged:
+    source, more = users, held.columns[1:]
+    if more and users is not staged:
         source = users.join(staged, staged.c.user_id == users.c.user_id)
     begun = (select(bindparam("computation", computation_id, Integer), users.c.user_id,
-                    bindparam("number", number, Integer), null(), staged.c.included if paired else null())
+                    bindparam("number", number, Integer), null(), *(staged.c[name] for name in more))
              .select_from(source).order_by(users.c.user_id))
-    columns = ["computation_id", "user_id", "since_run", "until_run", "included"]
-    return connection.execute(insert(memberships).from_select(columns, begun),
-                              execution_options={"preserve_rowcount": True}).rowcount
+    columns = ["computation_id", "user_id", "since_run", "until_run", *more]
+    return held.connection.execute(insert(memberships).from_select(columns, begun),
+                                   execution_options={"preserve_rowcount": True}).rowcount
 
 
 def _write_run(store: Store, connection: Connection, computation_id: int, run: Run, started_at: datetime) -> None:
@@ -191,7 +211,7 @@ def latest(store: Store, keys: Iterable[str]) -> dict[str, Due]:
               .order_by(done.c.number.desc()).limit(1).correlate(computations)
               .scalar_subquery())  # one step along the key, not a whole history
     query = (select(computations, runs.c.number, runs.c.as_of, runs.c.members, runs.c.entered, runs.c.exited,
-                    runs.c.duplicates)
+                    runs.c.duplicates, runs.c.changed)
              .select_from(computations.outerjoin(
                  runs, (runs.c.computation_id == computations.c.id) & (runs.c.number == newest)))
              .where(computations.c.key.in_(list(keys))).order_by(computations.c.key))
@@ -203,7 +223,8 @@ def latest(store: Store, keys: Iterable[str]) -> dict[str, Due]:
 def _run(row: Any) -> Run | None:
     if row.number is None:
         return None
-    return Run(row.key, row.number, row.as_of, "done", row.members, row.entered, row.exited, row.duplicates)
+    return Run(row.key, row.number, row.as_of, "done", row.members, row.entered, row.exited, row.duplicates,
+               updated=row.changed - row.entered - row.exited)
 
 
 def instant_of(store: Store, computation_id: int, number: int) -> datetime:

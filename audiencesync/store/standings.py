@@ -139,7 +139,8 @@ def _pending(connection: Connection, one: Known, position: int, newest: int, ope
 
 
 def _span(one: Known, from_run: int, to_run: int) -> Span:
-    return Span(one.computation_id, one.key, from_run, to_run, Envelope(one.key, one.id_kind or "", "", "", ""))
+    envelope = Envelope(one.key, one.id_kind or "", "", "", "", one.kind)
+    return Span(one.computation_id, one.key, from_run, to_run, envelope)
 
 
 def _count(connection: Connection, query: Select[Any]) -> int:

@@ -58,7 +58,8 @@ def _computation(**options: Any) -> Column[int]:
     return Column("computation_id", Integer, ForeignKey("computations.id"), nullable=False, **options)
 
 
-# key: unique for ever, also after retirement, since a destination never forgets a trait's name
+# key: unique for ever, also after retirement, since a destination never forgets a trait's name;
+# traits: of a computed trait, the kind of value by the name of each column that its last run had (JSON)
 computations = Table(
     "computations", metadata,
     Column("id", Integer, primary_key=True),
@@ -69,6 +70,7 @@ computations = Table(
     Column("paused_at", Instant),
     Column("pause_reason", Text),
     Column("retired_at", Instant),
+    Column("traits", Text),
 )
 
 runs = Table(
@@ -87,7 +89,8 @@ runs = Table(
     Column("ended_at", Instant, nullable=False, index=True),
 )
 
-# one row is one stretch in which nothing about this user changed: [since_run, until_run);
+# one row is one stretch in which nothing about this user changed: [since_run, until_run); value: his computed traits,
+# as the text of a JSON object in one spelling, so that equal values are equal texts;
 # no foreign key, since a check a row would cost a tenth of a run
 memberships = Table(
     "memberships", metadata,
@@ -96,6 +99,7 @@ memberships = Table(
     Column("since_run", Integer, primary_key=True),
     Column("until_run", Integer),
     Column("included", Text),
+    Column("value", Text),
     sqlite_with_rowid=False,
 )
 

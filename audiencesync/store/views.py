@@ -85,7 +85,7 @@ def _all_runs() -> Select[Any]:
 
 def _ran(row: Row[Any]) -> Ran:
     return Ran(Run(row.key, row.number, row.as_of, row.status, row.members, row.entered, row.exited, row.duplicates,
-                   row.error), row.started_at, row.ended_at)
+                   row.error, row.changed - row.entered - row.exited), row.started_at, row.ended_at)
 
 
 def history(store: Store, keys: Collection[str] | None = None, *, limit: int = 50) -> list[Ran]:

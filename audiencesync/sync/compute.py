@@ -6,7 +6,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ from audiencesync.store.connect import Store
 from audiencesync.store.leases import Lease
 from audiencesync.store.stage import stage
 from audiencesync.sync.blocked import everything_paused
+from audiencesync.sync.uses import check_used, given, in_order
 
 if TYPE_CHECKING:
     from audiencesync.source import Source
@@ -36,7 +37,9 @@ LOGGER = logging.getLogger(__name__)
 
 def definition_hash(audience: Audience) -> str:
     """A short hash of all that decides who is a member."""
-    parts = (audience.sql, repr(audience.include), repr(sorted(audience.variables.items())))
+    parts = [audience.sql, repr(audience.include), repr(sorted(audience.variables.items()))]
+    if audience.uses:
+        parts.append(repr(audience.uses))
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
 
 
@@ -52,7 +55,8 @@ def instant(store: Store, as_of: datetime | None) -> datetime:
 class Computer:
     """Makes runs as of one instant; `interrupted` ends them.
 
-    `stale` says why the source may not be asked now, `unfit` why that cannot be said.
+    `stale` says why the source may not be asked now, `unfit` why that cannot be said; `failed` are the exit codes of
+    those that failed, by key.
     """
 
     store: Store
@@ -61,6 +65,7 @@ class Computer:
     interrupted: Callable[[], bool]
     stale: str = ""
     unfit: AudiencesyncError | None = None
+    failed: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def at(cls, project: Project, store: Store, source: Source, moment: datetime,
@@ -86,6 +91,8 @@ class Computer:
         """
         began = time.monotonic()
         run, errors = self._attempt(audience, lease, retried=retried)
+        if errors:
+            self.failed[audience.key] = errors[0][0]
         seconds = time.monotonic() - began
         if run.status != "paused":
             meter.run(audience.key, run.status, seconds, entered=run.entered, exited=run.exited)
@@ -119,10 +126,13 @@ class Computer:
     def _recorded(self, audience: Audience, started: datetime, lease: Lease | None) -> Run:
         if self.unfit is not None:
             raise self.unfit
-        result = self.source.read(audience, self.moment, interrupted=self.interrupted)
+        check_used(audience, self.failed)
+        result = self.source.read(audience, self.moment, interrupted=self.interrupted,
+                                  given=given(self.store, audience))
         with stage(self.store, result.chunks) as held:
             return runs.record(self.store, held, audience, id_kind=result.id_kind, as_of=self.moment,
-                               started_at=started, definition_hash=definition_hash(audience), lease=lease)
+                               started_at=started, definition_hash=definition_hash(audience), lease=lease,
+                               traits=result.traits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +147,7 @@ class Failed:
 def compute(project: Project, store: Store, audiences: Iterable[Audience], *, as_of: datetime | None,
             interrupted: Callable[[], bool],
             watch: Callable[[int, int], None] = lambda _number, _total: None) -> tuple[list[Run], Errors]:
-    """Run each audience that is not paused; one that fails says so and never stops the others.
+    """Run each audience that is not paused, behind those it uses; one that fails never stops others that use it not.
 
     `watch` is told how many are done, of how many. A signal ends it with what is done; raises StateUnavailable, which
     concerns them all. While everything is paused nothing is asked.
@@ -145,7 +155,7 @@ def compute(project: Project, store: Store, audiences: Iterable[Audience], *, as
     from audiencesync.source import open_source
 
     moment = instant(store, as_of)
-    wanted = list(audiences)
+    wanted = in_order(audiences)
     done: list[Run] = []
     errors: Errors = []
     if everything_paused(store, project.root):
@@ -167,6 +177,8 @@ def compute(project: Project, store: Store, audiences: Iterable[Audience], *, as
                     done.append(newest)  # somebody else computed it while this process was on its way
                 else:
                     errors.append((error.exit_code, str(error)))
+                    assert computer is not None
+                    computer.failed[audience.key] = error.exit_code
         watch(len(wanted), len(wanted))
     return done, errors
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
 from audiencesync import __version__
-from audiencesync.model import Audience, Envelope, Project
+from audiencesync.model import EVENT_KINDS, EVENTS, EVERYWHERE, Audience, Envelope, Project
 from audiencesync.store import runs
 from audiencesync.store.connect import Store
 from audiencesync.store.positions import last_envelope
@@ -15,7 +16,7 @@ from audiencesync.store.positions import last_envelope
 
 def farewell(store: Store, destination: str, known: runs.Due, as_of: datetime) -> Envelope:
     """What the last bodies of an audience are made of: what the former ones were, since its file may be gone."""
-    return replace(last_envelope(store, destination, known.computation_id), timestamp=stamp(as_of))
+    return replace(last_envelope(store, destination, known.computation_id), timestamp=stamp(as_of), missing="null")
 
 
 def stamp(as_of: datetime) -> str:
@@ -23,9 +24,16 @@ def stamp(as_of: datetime) -> str:
     return as_of.strftime("%Y-%m-%dT%H:%M:%S.") + f"{as_of.microsecond // 1000:03}Z"
 
 
-def envelope(project: Project, destination: str, audience: Audience, id_kind: str, as_of: datetime) -> Envelope:
-    """What every body of this audience to this destination has in common as of this instant."""
+def envelope(project: Project, destination: str, audience: Audience, id_kind: str, as_of: datetime,
+             traits: Iterable[str] = ()) -> Envelope:
+    """What every body of this audience to this destination has in common as of this instant; `traits` by name."""
+    settings = project.destinations[destination]
     identity = hashlib.blake2b(f"{project.name} {audience.key}".encode(), digest_size=14).hexdigest()[:27]
-    follows = project.destinations[destination].follows(id_kind)
-    return Envelope(audience.key, id_kind, project.name, __version__, stamp(as_of), audience.kind, f"aud_{identity}",
-                    audience.integrations, follows if follows in audience.include else "")
+    follows = settings.follows(id_kind)
+    send = audience.send.get(destination, audience.send.get(EVERYWHERE, settings.send))
+    names = dict[str, str](settings.events) | dict(audience.events)
+    entered, exited, computed = (names.get(what, name) for what, name in zip(EVENT_KINDS, EVENTS, strict=True))
+    return Envelope(audience.key, id_kind, project.name, __version__, stamp(as_of), audience.kind,
+                    f"{'tra' if audience.kind == 'trait' else 'aud'}_{identity}", audience.integrations,
+                    follows if follows in audience.include else "", tuple(traits), audience.missing,
+                    audience.full_row, send, (entered, exited, computed))

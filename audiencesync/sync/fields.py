@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from audiencesync.errors import AccountRefused, CallsRefused, DeliveryError, Una
 from audiencesync.model import Destination, Trait
 from audiencesync.store import identities
 from audiencesync.store.connect import Store
+from audiencesync.store.traits import fields_of
 
 PATIENCE = timedelta(hours=1)
 """How long a scheduled sync takes it for true that a field is missing or of another type."""
@@ -40,15 +41,23 @@ def unfit(store: Store, name: str, destination: Destination, kinds: Mapping[str,
     """
     found = {key: Unfit(f"{name} knows nobody by {kind}; it takes {' or '.join(destination.id_kinds)}", "held")
              for key, kind in kinds.items() if kind is not None and kind not in destination.id_kinds}
-    seen = identities.known(store, name, [f"unfit:{key}" for key in kinds] if declares(destination) else ())
-    if not seen:
-        return found
-    now = _now(store)
+    names = fields_of(store, kinds) if declares(destination) else {}
+    wrong = _unfit(store, name, {field for mine in names.values() for field in mine}, lately=lately)
+    for key, mine in names.items():
+        if key not in found and (worst := next((wrong[field] for field in mine if field in wrong), None)):
+            found[key] = worst
+    return found
+
+
+def _unfit(store: Store, name: str, names: Collection[str], *, lately: bool) -> Mapping[str, Unfit]:
+    """By the name of a field, why it takes no value."""
+    seen = identities.known(store, name, [f"unfit:{field}" for field in names])
+    found = {}
     for of, value in seen.items():
-        said, key = orjson.loads(value), of.partition(":")[2]
+        said = orjson.loads(value)
         patience = SOON if said["status"] == "waiting" else PATIENCE
-        if key not in found and (not lately or now - datetime.fromisoformat(said["at"]) < patience):
-            found[key] = Unfit(said["why"], said["status"])
+        if not lately or _now(store) - datetime.fromisoformat(said["at"]) < patience:
+            found[of.partition(":")[2]] = Unfit(said["why"], said["status"])
     return found
 
 
@@ -66,12 +75,12 @@ def prepare(store: Store, name: str, destination: Destination, keys: Callable[[]
     """
     if not declares(destination):
         return
-    asked = sorted(set(keys()))
-    ready = _trusted(store, name, asked)
-    left = [key for key in asked if key not in ready]
+    kinds = {field: kind for mine in fields_of(store, sorted(set(keys()))).values() for field, kind in mine.items()}
+    ready = _trusted(store, name, kinds)
+    left = {field: kind for field, kind in kinds.items() if field not in ready}
     if left and not again:
-        known = unfit(store, name, destination, dict.fromkeys(left))
-        left = [key for key in left if key not in known]
+        known = _unfit(store, name, left, lately=True)
+        left = {field: kind for field, kind in left.items() if field not in known}
     if not left:
         return
     found: dict[str, Trait] = {}
@@ -92,9 +101,10 @@ def prepare(store: Store, name: str, destination: Destination, keys: Callable[[]
         note(store, name, found.values())
 
 
-def _each(destination: Destination, keys: list[str]) -> Iterable[Trait]:
+def _each(destination: Destination, kinds: Mapping[str, str]) -> Iterable[Trait]:
     try:
-        yield from destination.prepare(keys, create=bool(getattr(destination, "create_fields", True)))
+        yield from destination.prepare(list(kinds), create=bool(getattr(destination, "create_fields", True)),
+                                       kinds=kinds)
     except (DeliveryError, GeneratorExit):
         raise
     except Exception as error:  # what somebody else's class raises must not end the other destinations

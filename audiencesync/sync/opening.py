@@ -12,6 +12,7 @@ from audiencesync.store import accounts, content, decisions, runs, syncs
 from audiencesync.store.connect import Store
 from audiencesync.store.leases import Lease
 from audiencesync.store.positions import NOWHERE, Position, known_positions
+from audiencesync.store.traits import traits_of
 from audiencesync.sync import brakes, fields
 from audiencesync.sync.brakes import Target
 from audiencesync.sync.envelopes import envelope, farewell
@@ -181,8 +182,7 @@ class Agenda:
         """Whether the next sync would send anything; one that would not need not settle, only its position moves."""
         if not ready.position or ready.again or ready.known.computation_id in self.backfill:
             return True
-        follows = self.project.destinations[self.destination].follows(str(ready.known.id_kind))
-        return content.differ(self.store, ready.known.computation_id, ready.position, ready.target.run, follows)
+        return content.differ(self.store, self._span("incremental", ready, str(ready.known.id_kind)))
 
     def _wanted(self, mode: str, ready: Ready) -> bool:
         if mode == "backfill":
@@ -213,5 +213,6 @@ class Agenda:
             shape = replace(farewell(self.store, self.destination, known, as_of), key=known.key, id_kind=id_kind)
         else:
             audience = next(audience for audience in self.audiences if audience.key == known.key)
-            shape = envelope(self.project, self.destination, audience, id_kind, as_of)
+            traits = traits_of(self.store, known.computation_id) if audience.kind == "trait" else ()
+            shape = envelope(self.project, self.destination, audience, id_kind, as_of, traits)
         return Span(known.computation_id, known.key, from_run, to_run, shape)

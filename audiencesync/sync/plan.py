@@ -11,8 +11,10 @@ from audiencesync.errors import AudiencesyncError, Interrupted, SourceUnavailabl
 from audiencesync.model import Audience, Plan, PlannedAudience, Project, Span, Sync
 from audiencesync.store import decisions, planning, positions, runs, syncs
 from audiencesync.store.connect import Store
+from audiencesync.store.members import Kept, keeping
 from audiencesync.store.positions import NOTHING, Position
 from audiencesync.store.stage import stage
+from audiencesync.store.traits import traits_of
 from audiencesync.sync import fields
 from audiencesync.sync.blocked import blocked_account
 from audiencesync.sync.compute import Computer, Errors, instant
@@ -20,6 +22,7 @@ from audiencesync.sync.envelopes import envelope
 from audiencesync.sync.look import stopped
 from audiencesync.sync.planned import members, plan_approved, plan_farewells, plan_sync
 from audiencesync.sync.tally import Desk, delivery
+from audiencesync.sync.uses import check_used, given, in_order
 
 NOBODY_YET = -1
 """A computation id that no row has."""
@@ -40,17 +43,19 @@ def plan(project: Project, store: Store, audiences: Sequence[Audience], destinat
     desks = [_desk(project, store, name, audiences, known, numbers, farewells=farewells) for name in destinations]
     found: list[PlannedAudience] = []
     errors: Errors = []
-    with planning.thinking(store) as thought, open_source(project.source) as source:
+    wanted = frozenset(key for audience in audiences for key in audience.uses)
+    with planning.thinking(store) as thought, keeping(thought, wanted) as kept, open_source(project.source) as source:
         plan_farewells(store, thought, desks)
         computer = Computer.at(project, thought, source, moment, interrupted)
-        for audience in audiences:
+        for audience in in_order(audiences):
             mine = [desk for desk in desks if desk.name in audience.destinations]
             try:
-                found.append(_audience(project, thought, computer, audience, known.get(audience.key), mine))
+                found.append(_audience(project, thought, computer, kept, audience, known.get(audience.key), mine))
             except (StateUnavailable, Interrupted):
                 raise
             except AudiencesyncError as error:
                 errors.append((error.exit_code, str(error)))
+                computer.failed[audience.key] = error.exit_code
                 _owed(project, store, thought, audience, known.get(audience.key), mine)
             plan_approved(store, thought, mine)
         deliveries = [delivery(store, thought, desk) for desk in desks]
@@ -75,8 +80,8 @@ def _desk(project: Project, store: Store, name: str, audiences: Sequence[Audienc
                 tuple(leaving.values()))
 
 
-def _audience(project: Project, thought: Store, computer: Computer, audience: Audience, known: runs.Due | None,
-              desks: Sequence[Desk]) -> PlannedAudience:
+def _audience(project: Project, thought: Store, computer: Computer, kept: Kept, audience: Audience,
+              known: runs.Due | None, desks: Sequence[Desk]) -> PlannedAudience:
     last = known.run if known is not None else None
     if known is not None and known.paused:
         return PlannedAudience(audience.key, last.members if last else None, last.members if last else 0, 0, 0,
@@ -88,16 +93,20 @@ def _audience(project: Project, thought: Store, computer: Computer, audience: Au
         raise computer.unfit
     if computer.stale:
         raise SourceUnavailable(f"nothing is computed: {computer.stale}")
-    result = computer.source.read(audience, computer.moment, interrupted=computer.interrupted)
+    check_used(audience, computer.failed)
+    result = computer.source.read(audience, computer.moment, interrupted=computer.interrupted,
+                                  given=given(thought, audience, kept.shipped))
     runs.check_run(known, last, audience, result.id_kind, computer.moment)
     with stage(thought, result.chunks) as held:
         identity, number = (known.computation_id, last.number if last else 0) if known else (NOBODY_YET, 0)
-        entered, exited = planning.differences(held, identity, number)
+        runs.check_result(thought, held, audience, result.traits)
+        entered, exited, updated = planning.differences(held, identity, number)
+        kept.keep(held, audience, result.traits)
         for desk in desks:
-            shape = envelope(project, desk.name, audience, result.id_kind, computer.moment)
+            shape = envelope(project, desk.name, audience, result.id_kind, computer.moment, result.traits)
             plan_sync(thought, held, desk, audience, identity, Span(0, audience.key, 0, 0, shape))
         return PlannedAudience(audience.key, last.members if last else None, held.members, entered, exited,
-                               held.rows - held.members, "" if last else "new")
+                               held.rows - held.members, "" if last else "new", updated)
 
 
 def _owed(project: Project, store: Store, thought: Store, audience: Audience, known: runs.Due | None,
@@ -108,7 +117,8 @@ def _owed(project: Project, store: Store, thought: Store, audience: Audience, kn
     number, identity = known.run.number, known.computation_id
     with stage(thought, members(store, Span(identity, audience.key, 0, number, NOTHING))) as held:
         for desk in desks:
-            shape = envelope(project, desk.name, audience, str(known.id_kind), known.run.as_of)
+            shape = envelope(project, desk.name, audience, str(known.id_kind), known.run.as_of,
+                             traits_of(store, identity))
             plan_sync(thought, held, desk, audience, identity, Span(0, audience.key, 0, 0, shape), newest=number)
 
 

@@ -12,7 +12,7 @@ from audiencesync.store.positions import NOWHERE
 from audiencesync.store.stage import Stage, stage
 from audiencesync.sync import brakes
 from audiencesync.sync.envelopes import farewell, stamp
-from audiencesync.sync.tally import Desk, draft
+from audiencesync.sync.tally import Desk
 
 
 def plan_sync(thought: Store, held: Stage, desk: Desk, audience: Audience, identity: int, span: Span, *,
@@ -29,9 +29,8 @@ def plan_sync(thought: Store, held: Stage, desk: Desk, audience: Audience, ident
     elif status == "ready" and span.key in desk.unfit:
         reason, status = desk.unfit[span.key]
     slot, mode, part = next(desk.numbers), "incremental" if run else "initial", ""
-    follows = span.envelope.follows
-    entered, exited, moved = planning.think(held, slot, identity, run, follows)
-    net = _net(thought, identity, run, entered, exited)
+    change = planning.think(held, slot, identity, run, span.envelope)
+    net = _net(thought, identity, run, change)
     why = brakes.why_held(audience.guard, net, initial=not run) if status == "ready" else ""
     decision = desk.decided.get(identity)
     said = brakes.verdict(thought, identity, run, decision) if why else ""
@@ -40,20 +39,21 @@ def plan_sync(thought: Store, held: Stage, desk: Desk, audience: Audience, ident
     elif said == decisions.APPROVED:  # which goes first, in a sync of its own; what is left is judged anew
         desk.approved.append((mode, Span(identity, span.key, run, upto, span.envelope)))
         slot, part, mode = next(desk.numbers), f"after {mode}", "incremental"
-        entered, exited, moved = planning.think(held, slot, identity, upto, follows)
-        why = brakes.why_held(audience.guard, _net(thought, identity, upto, entered, exited))
+        change = planning.think(held, slot, identity, upto, span.envelope)
+        why = brakes.why_held(audience.guard, _net(thought, identity, upto, change))
     if why:
         quiet = said == decisions.DISCARDED and decision is not None and not brakes.grown(decision, net)
         status, reason = _waits(why, span.key, desk.name, quiet=quiet)
     again = 0 if part else planning.think_again(held, slot, desk.name, identity, desk.open)
-    if not part or entered + exited + moved:
-        desk.rows.append(PlannedSync(span.key, desk.name, mode, status, entered, exited, again + moved, reason))
+    if not part or change.calls:
+        desk.rows.append(PlannedSync(span.key, desk.name, mode, status, change.entered, change.exited,
+                                     again + change.moved, reason, updated=change.updated))
     if status == "ready":
         desk.plan(slot, mode, part, identity, span)
 
 
-def _net(thought: Store, identity: int, run: int, entered: int, exited: int) -> brakes.Net:
-    return brakes.Net(entered, exited, decisions.members_at(thought, identity, run) if run else 0)
+def _net(thought: Store, identity: int, run: int, change: planning.Change) -> brakes.Net:
+    return brakes.Net(*change.net, decisions.members_at(thought, identity, run) if run else 0)
 
 
 def _waits(why: str, key: str, name: str, *, quiet: bool) -> tuple[str, str]:
@@ -70,11 +70,10 @@ def plan_approved(store: Store, thought: Store, desks: Sequence[Desk]) -> None:
             span = Span(0, wanted.key, 0, 0, replace(wanted.envelope, timestamp=stamp(as_of)))
             with stage(thought, members(store, wanted)) as held:
                 slot = next(desk.numbers)
-                entered, exited, moved = planning.think(held, slot, wanted.computation_id, wanted.from_run,
-                                                        wanted.envelope.follows)
-                again = moved + planning.think_again(held, slot, desk.name, wanted.computation_id, desk.open)
-            desk.rows.append(PlannedSync(wanted.key, desk.name, mode, "ready", entered, exited, again,
-                                         f"approved up to run {wanted.to_run}"))
+                change = planning.think(held, slot, wanted.computation_id, wanted.from_run, wanted.envelope)
+                again = change.moved + planning.think_again(held, slot, desk.name, wanted.computation_id, desk.open)
+            desk.rows.append(PlannedSync(wanted.key, desk.name, mode, "ready", change.entered, change.exited, again,
+                                         f"approved up to run {wanted.to_run}", updated=change.updated))
             desk.plan(slot, mode, "aside", wanted.computation_id, span)
         desk.approved.clear()
 
@@ -86,25 +85,25 @@ def plan_farewells(store: Store, thought: Store, desks: Sequence[Desk]) -> None:
         return
     with stage(thought, ()) as nobody:
         for desk, due in found:
-            run, status, reason = _standing(thought, desk, due.computation_id)
-            slot = next(desk.numbers)
-            _, exited, _ = planning.think(nobody, slot, due.computation_id, run)
-            again = planning.think_again(nobody, slot, desk.name, due.computation_id, desk.open)
             as_of = desk.stands[due.computation_id].clear_as_of
-            if as_of is None or not exited + again:
+            if as_of is None:
+                continue
+            run, status, reason = _standing(thought, desk, due.computation_id)
+            slot, shape = next(desk.numbers), farewell(store, desk.name, due, as_of)
+            exited = planning.think(nobody, slot, due.computation_id, run, shape).exited
+            again = planning.think_again(nobody, slot, desk.name, due.computation_id, desk.open)
+            if not exited + again:
                 continue
             desk.rows.append(PlannedSync(due.key, desk.name, "incremental", status, 0, exited, again,
                                          reason or "retired: whoever is still there is told that he left"))
             if status == "ready":
-                span = Span(0, due.key, 0, 0, farewell(store, desk.name, due, as_of))
-                desk.plan(slot, "incremental", "aside", due.computation_id, span)
+                desk.plan(slot, "incremental", "aside", due.computation_id, Span(0, due.key, 0, 0, shape))
 
 
 def members(store: Store, span: Span) -> Iterator[Chunk]:
-    """Who was in it as of a span's `to`, with the included columns, as a source would give it."""
-    everybody = draft("", [replace(span, from_run=0)])
-    for page in content.pages(store, everybody, size=5000, retried=False):
-        yield Chunk([call.user_id for call in page.calls], [call.included or "{}" for call in page.calls])
+    """Who was in it as of a span's `to`, with values and included columns, as a source would give it."""
+    for users, included, values in content.members(store, span.computation_id, span.to_run):
+        yield Chunk(users, [text or "{}" for text in included], values if values[0] is not None else None)
 
 
 def _standing(thought: Store, desk: Desk, identity: int) -> tuple[int, str, str]:

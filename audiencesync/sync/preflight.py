@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import UTC, datetime
 from math import ceil
@@ -17,6 +17,7 @@ from audiencesync.schedule import RateLimit, show_rates
 from audiencesync.store import accounts, identities, runs, syncs
 from audiencesync.store.connect import Store
 from audiencesync.store.positions import NOWHERE, known_positions
+from audiencesync.store.traits import BOOLEAN, fields_of
 from audiencesync.sync import fields
 from audiencesync.sync.allowance import used_today
 from audiencesync.sync.asking import NotNow, Turns, asking
@@ -84,10 +85,11 @@ def declare(store: Store | None, turns: Turns | None, name: str, destination: De
     made before an error. Where ids are of a kind that nobody is known by there, that is as if the field were wrong.
     """
     keys = [audience.key for audience in audiences]
-    seen = identities.known(store, name, [f"field:{key}" for key in keys]) if store else {}
+    mine = _known_fields(store, audiences)
+    seen = identities.known(store, name, [f"field:{field}" for field in mine]) if store else {}
     found: list[Trait] = []
     try:
-        for field in _fields(turns, destination, keys, fix=fix):
+        for field in _fields(turns, destination, mine, fix=fix):
             found.append(field)
             yield field if field.status != "missing" or fix else field._replace(
                 words=f"{field.words}; {_help(destination, seen=f'field:{field.name}' in seen)}")
@@ -101,12 +103,19 @@ def declare(store: Store | None, turns: Turns | None, name: str, destination: De
         yield from (Trait(key, "wrong", one.why) for key, one in unfit.items())
 
 
-def _fields(turns: Turns | None, destination: Destination, keys: Sequence[str], *, fix: bool) -> Iterator[Trait]:
+def _known_fields(store: Store | None, audiences: Sequence[Audience]) -> dict[str, str]:
+    """The kind of value by the name of each trait; those of a computed trait are known when it has been run."""
+    new = {audience.key: {audience.key: BOOLEAN} if audience.kind == "audience" else {} for audience in audiences}
+    known = fields_of(store, runs.latest(store, new)) if store else {}
+    return {field: kind for mine in (new | known).values() for field, kind in mine.items()}
+
+
+def _fields(turns: Turns | None, destination: Destination, kinds: Mapping[str, str], *, fix: bool) -> Iterator[Trait]:
     """The fields as they are found or made; with the first one all that there are were listed."""
-    found = destination.prepare(keys, create=fix)
+    found = destination.prepare(list(kinds), create=fix, kinds=kinds)
     if turns is None or not fields.declares(destination):
         return found
-    return turns.each(found, len(keys), before=LISTS if fix else LISTS - 1)
+    return turns.each(found, len(kinds), before=LISTS if fix else LISTS - 1)
 
 
 def _help(destination: Destination, *, seen: bool) -> str:

@@ -75,7 +75,8 @@ def delivery(store: Store, thought: Store, desk: Desk) -> PlannedDelivery:
             size = page_size(desk.settings.page, limits, sync.spans, desk.settings.quota())
             _count(store, tally, desk, sync, content.pages(store, sync, size=size))
             desk.rows += [PlannedSync(span.key, desk.name, sync.mode, "goes on", tally.values[index, True],
-                                      tally.values[index, False], 0, "an earlier command began it")
+                                      tally.values[index, False], 0, "an earlier command began it",
+                                      updated=tally.values[index, None])
                           for index, span in enumerate(sync.spans)]
         desk.slots.sort(key=lambda slot: (*slot.sync, slot.span.key))
         for _, same in groupby(desk.slots, key=attrgetter("sync")):
@@ -95,11 +96,11 @@ def delivery(store: Store, thought: Store, desk: Desk) -> PlannedDelivery:
 
 @dataclass(slots=True)
 class _Tally:
-    """What a destination would be sent; `values` counts the calls of one sync by span and value."""
+    """What a destination would be sent; `values` counts the calls of one sync by span and value, None for traits."""
 
     calls: int = 0
     cost: Cost = field(default=Cost())
-    values: Counter[tuple[int, bool]] = field(default_factory=Counter)
+    values: Counter[tuple[int, bool | None]] = field(default_factory=Counter)
 
 
 def _count(store: Store, tally: _Tally, desk: Desk, sync: Sync, pages: Iterable[Page]) -> None:
@@ -109,7 +110,7 @@ def _count(store: Store, tally: _Tally, desk: Desk, sync: Sync, pages: Iterable[
         known = identities.of_page(store, desk.name, packer, page.calls)
         tally.cost = tally.cost.plus(rehearse(packer, page.calls, known))
         tally.calls += len(page.calls)
-        tally.values.update((call.span, call.value) for call in page.calls)
+        tally.values.update((call.span, call.value if isinstance(call.value, bool) else None) for call in page.calls)
 
 
 def draft(name: str, spans: list[Span]) -> Sync:

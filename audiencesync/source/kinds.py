@@ -1,0 +1,162 @@
+"""What kind of value a column has, and how each of its values is spelt in JSON: found out a chunk at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime, time
+from decimal import Decimal, InvalidOperation
+from math import isfinite
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import orjson
+
+from audiencesync.source.included import Unfit, encodable, fit, texts_of
+
+NULL = "null"
+
+_KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
+    (bool, "boolean"), ((int, float, Decimal), "number"), ((str, UUID), "string"), ((date, time), "timestamp"),
+    ((list, tuple), "list"),
+)
+_WORDS = {"boolean": "a boolean", "number": "a number", "string": "text", "timestamp": "a time", "list": "a list"}
+_TRUE, _FALSE = frozenset({"1", "t", "true", "y", "yes"}), frozenset({"0", "f", "false", "n", "no"})
+
+
+class Spelling(NamedTuple):
+    """A column's kind of value (empty where all are NULL), and its values as JSON."""
+
+    kind: str
+    texts: list[str]
+
+
+def spell(values: Sequence[Any], kind: str, *, declared: bool) -> Spelling:
+    """Spell the values of a column, of this `kind` unless that is empty; a `declared` one they are converted to.
+
+    Raises Unfit, which says what a value is.
+    """
+    found = {_kind(type_, values) for type_ in set(map(type, values))} - {""}
+    if declared:
+        values, found = [None if value is None else _CONVERSIONS[kind](value) for value in values], {kind}
+    elif len(found | {kind or next(iter(found), "")}) > 1:
+        other, *more = sorted(found - {kind})
+        raise Unfit(f"{_WORDS[other]}, and {_WORDS[kind or more[0]]} in a row before")
+    mine = next(iter(found), kind)
+    return Spelling(mine if found else "", _SPELLINGS[mine](values) if found else [NULL] * len(values))
+
+
+def _kind(type_: type, values: Sequence[Any]) -> str:
+    if type_ is type(None):
+        return ""
+    for types, kind in _KINDS:
+        if issubclass(type_, types):
+            return kind
+    value = next(value for value in values if type(value) is type_)
+    if isinstance(value, dict):
+        raise Unfit("an object, and a trait is one value")
+    fit(value)
+    raise Unfit(f"of the type {type_.__name__}, which JSON cannot say")
+
+
+def _plain(values: Sequence[Any]) -> list[str]:
+    return texts_of([None if value is None else fit(value) for value in values])
+
+
+def _strings(values: Sequence[Any]) -> list[str]:
+    if not encodable("".join(value for value in values if type(value) is str)):
+        raise Unfit("text with half a surrogate pair")
+    if any("\0" in value for value in values if type(value) is str):
+        raise Unfit("text with a NUL character")
+    return texts_of([str(value) if isinstance(value, UUID) else value for value in values])
+
+
+def _numbers(values: Sequence[Any]) -> list[str]:
+    """Whole ones without a point and decimals without zeros at their end, so that equal numbers are equal texts."""
+    if {int, type(None)}.issuperset(map(type, values)):
+        return [NULL if value is None else str(value) for value in values]
+    return list(map(_number, values))
+
+
+def _number(value: float | Decimal | None) -> str:
+    if value is None:
+        return NULL
+    if isinstance(value, int):
+        return str(int(value))
+    if isinstance(value, float):
+        if not isfinite(value):
+            raise Unfit("not a finite number, which JSON cannot say")
+        return str(int(value)) if value.is_integer() and abs(value) < 2**63 else repr(value)
+    if not value.is_finite():
+        raise Unfit("not a finite number, which JSON cannot say")
+    if value.adjusted() > 1000 or value.adjusted() < -1000:
+        raise Unfit("a number of more than a thousand digits")
+    text = f"{value:f}"
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text == "-0" else text
+
+
+def _lists(values: Sequence[Any]) -> list[str]:
+    for value in values:
+        if value is not None and not all(isinstance(item, str) for item in value):
+            raise Unfit("a list of something else than text; cast its items to text")
+    return _plain(values)
+
+
+def _boolean(value: Any) -> bool:
+    text = str(value).strip().lower()
+    if isinstance(value, bool | int | float | Decimal | str) and text in {*_TRUE, "1.0"}:
+        return True
+    if isinstance(value, bool | int | float | Decimal | str) and text in {*_FALSE, "0.0"}:
+        return False
+    raise Unfit("no boolean, which types: says it is")
+
+
+def _to_number(value: Any) -> Any:
+    if isinstance(value, int | float | Decimal):
+        return int(value) if isinstance(value, bool) else value
+    try:
+        number = Decimal(value.strip())
+    except (AttributeError, InvalidOperation):
+        raise Unfit("no number, which types: says it is") from None
+    return number
+
+
+def _string(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool | int | float | Decimal):
+        return _numbers([value])[0] if not isinstance(value, bool) else str(value).lower()
+    if isinstance(value, UUID | date | time):
+        return orjson.dumps(fit(value), option=orjson.OPT_UTC_Z).decode().strip('"')
+    raise Unfit("no text, which types: says it is")
+
+
+def _timestamp(value: Any) -> datetime | date:
+    if isinstance(value, datetime | date):
+        return value
+    try:
+        text = value.strip()
+        moment = datetime.fromisoformat(text)
+    except (AttributeError, ValueError):
+        raise Unfit("no instant such as 2026-11-22 10:00:00, which types: says it is") from None
+    return moment.date() if len(text) == len("2026-11-22") else moment.astimezone(UTC) if moment.tzinfo else moment
+
+
+def _list(value: Any) -> list[Any]:
+    if isinstance(value, list | tuple):
+        return list(value)
+    try:
+        items = orjson.loads(value)
+    except (TypeError, orjson.JSONDecodeError):
+        items = None
+    if not isinstance(items, list):
+        raise Unfit("no list (nor the JSON text of one), which types: says it is")
+    return items
+
+
+_CONVERSIONS: dict[str, Callable[[Any], Any]] = {
+    "boolean": _boolean, "number": _to_number, "string": _string, "timestamp": _timestamp, "list": _list,
+}
+_SPELLINGS: dict[str, Callable[[Sequence[Any]], list[str]]] = {
+    "boolean": _plain, "number": _numbers, "string": _strings, "timestamp": _plain, "list": _lists,
+}

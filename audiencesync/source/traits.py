@@ -1,0 +1,119 @@
+"""A computed trait's values as they are kept and told: one spelling for equal values, whatever the database.
+
+9.50 and 9.5 are one number and so are 9.0 and 9, an instant is ISO 8601 in UTC, names are sorted, NULL is left out.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from audiencesync.model import Audience
+from audiencesync.naming import key_of
+from audiencesync.source.included import Unfit, joined
+from audiencesync.source.kinds import spell
+from audiencesync.source.problems import wrong
+
+MOST = 25
+"""Columns that are traits: what Segment's SQL traits may have (sql-traits)."""
+
+WIDE = 16_384
+"""Bytes of one user's values that are warned about: Segment discards wider rows of SQL traits."""
+
+LOGGER = logging.getLogger(__name__)
+
+
+class Column(NamedTuple):
+    """A column that is a trait: the trait's name, its own, and where it stands in a row."""
+
+    name: str
+    said: str
+    place: int
+
+
+class Traits:
+    """The columns of a computed trait's result; `kinds` grows while rows are read."""
+
+    def __init__(self, audience: Audience, columns: Sequence[str], taken: Sequence[str]) -> None:
+        self._audience = audience
+        self._columns = sorted(self._find(columns, {name.lower() for name in taken}))
+        self.kinds: dict[str, str] = dict.fromkeys((column.name for column in self._columns), "")
+        self._declared = {column.name: audience.types.get(column.name, audience.types.get(column.said, ""))
+                          for column in self._columns}
+        self._check_types()
+        self._warned = False
+
+    def _find(self, columns: Sequence[str], taken: set[str]) -> list[Column]:
+        found: dict[str, Column] = {}
+        for place, said in enumerate(columns):
+            if said.lower() in taken:
+                continue
+            name = self._name(said)
+            if name in found:
+                raise wrong(self._audience, f"two columns are the trait {name}", hint="give one another name with AS")
+            found[name] = Column(name, said, place)
+        if not found:
+            raise wrong(self._audience, "the result has no column besides the id that could be a trait",
+                        hint="each other column is one: SELECT user_id, sum(total) AS lifetime_revenue ...")
+        if len(found) > MOST:
+            raise wrong(self._audience, f"the result has {len(found)} columns that are traits; at most {MOST} are told",
+                        hint="leave some out, or make two files of it")
+        return list(found.values())
+
+    def _name(self, said: str) -> str:
+        try:
+            return key_of(said)
+        except ValueError as error:
+            also = f"give it another name with AS, or write  include: [{said}]  to send it along"
+            raise wrong(self._audience, f"the column {said!r} is no trait: {error}".partition("; ")[0],
+                        hint=also) from None
+
+    def _check_types(self) -> None:
+        known = {name for column in self._columns for name in (column.name, column.said)}
+        for name in self._audience.types:
+            if name not in known:
+                raise wrong(self._audience, f"types: names {name}, and the result has no such column",
+                            hint=f"it has {', '.join(column.name for column in self._columns)}")
+
+    def texts(self, rows: Sequence[Sequence[Any]], number: int, ids: Sequence[str]) -> list[str]:
+        """Each row's values as the text of a JSON object; `number` rows were read before, `ids` are these rows' users.
+
+        Raises QueryError for a value that cannot be told.
+        """
+        spelt = {column.name: self._spelt(column, [row[column.place] for row in rows], number)
+                 for column in self._columns}
+        texts = joined(spelt)
+        if max(map(len, texts)) * 4 > WIDE and not self._warned:
+            self._warn(texts, ids)
+        return texts
+
+    def _spelt(self, column: Column, values: list[Any], number: int) -> list[str]:
+        try:
+            spelling = spell(values, self._declared[column.name] or self.kinds[column.name],
+                             declared=bool(self._declared[column.name]))
+        except Unfit as error:
+            raise self._bad(column, values, number, error) from None
+        self.kinds[column.name] = spelling.kind or self.kinds[column.name]
+        return spelling.texts
+
+    def _bad(self, column: Column, values: list[Any], number: int, error: Unfit) -> Exception:
+        """The error that names the row: found by looking at one value after the other."""
+        kind, declared = self.kinds[column.name], self._declared[column.name]
+        for index, value in enumerate(values):
+            try:
+                kind = spell([value], declared or kind, declared=bool(declared)).kind or kind
+            except Unfit as unfit:
+                number, error = number + index, unfit
+                break
+        return wrong(self._audience, f"row {number + 1:,} of the result: the trait {column.name} is {error}",
+                     hint=f"cast {column.said}, say what it is with  types: {{{column.name}: ...}}  (boolean, number, "
+                          "string, timestamp or list), or leave the column out")
+
+    def _warn(self, texts: Sequence[str], ids: Sequence[str]) -> None:
+        for user, text in zip(ids, texts, strict=True):
+            if (size := len(text.encode())) > WIDE:
+                self._warned = True
+                LOGGER.warning("a user's traits are wide", extra={
+                    "computation": self._audience.key, "user_id": user, "bytes": size, "most": WIDE})
+                return
