@@ -28,9 +28,10 @@ def test_what_init_writes_is_valid_at_once_and_syncs_when_there_are_orders(tmp_p
     assert "audiencesync.yml" in out
     assert {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()} == {
         "audiencesync.yml", "audiences/order_completed_last_30days.sql", ".env.example", ".gitignore",
-        ".audiencesync/schema.json"}
+        "audiences/order_completed_last_30days.test.yml", ".audiencesync/schema.json"}
     code, out, err = _run("--project", str(root), "validate", "-o", "json")
     assert (code, json.loads(out)["problems"], err) == (0, [], "")
+    assert _run("--project", str(root), "test")[0] == 0
     with closing(sqlite3.connect(root / "shop.db")) as shop, shop:
         shop.execute("CREATE TABLE orders (user_id TEXT, completed_at TEXT)")
         shop.execute("INSERT INTO orders VALUES ('u1', datetime('now', '-1 day'))")

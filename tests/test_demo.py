@@ -47,9 +47,9 @@ def test_the_demo_ends_exact_and_leaves_a_project_whose_suggested_commands_work(
     assert "drops them: 0 with another body" in said
     project = tmp_path / "here"
     assert {path.name for path in project.iterdir()} >= {".env", "audiencesync.yml", "audiencesync.db", "shop.db"}
-    assert {path.stem for path in (project / "audiences").iterdir()} == set(files.AUDIENCES)
-    suggested = re.findall(r"^   (audiencesync (?:plan|sync --|status|show|user).*?)(?:  |$)", said, re.MULTILINE)
-    assert len(suggested) == 5
+    assert {path.stem for path in (project / "audiences").glob("*.sql")} == set(files.AUDIENCES)
+    suggested = re.findall(r"^   (audiencesync (?:test|plan|sync --|status|show|user).*?)(?:  |$)", said, re.MULTILINE)
+    assert len(suggested) == 6
     for line in suggested:
         ran = command(project, *line.split()[1:])
         assert ran.returncode == 0, (line, ran.stdout, ran.stderr)
@@ -72,6 +72,18 @@ def tell_another_account(project: Path) -> None:
         truth = Truth(project / "shop.db", open_project(project, {}).audiences)
         truth.look(datetime.fromisoformat(json.loads(done.stdout)["runs"][0]["as_of"]))
         assert list(truth.disagreements(receiver)) == []
+
+
+def test_the_tests_that_the_demo_ships_pass_and_notice_a_change(tmp_path: Path) -> None:
+    files.write_project(tmp_path)
+    done = command(tmp_path, "test")
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert "2 tests: 2 passed" in done.stdout
+    definition = tmp_path / "audiences/high_value.sql"
+    definition.write_text(definition.read_text().replace("OR refunded_at > :now", ""))
+    done = command(tmp_path, "test")
+    assert done.returncode == 2
+    assert "missing     later: expected, but not in the result" in done.stdout
 
 
 @pytest.mark.parametrize("taken", ["a file in it", "a file in its place"])

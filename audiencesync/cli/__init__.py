@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("setup", "Write a project to start from."),
     "demo": ("setup", "See it all work in an empty folder, offline, within a minute."),
     "validate": ("setup", "Check all files without asking any database."),
+    "test": ("test", "Run the tests beside definitions, each on tables of its own."),
     "doctor": (
         "setup", "Check that the state, the source and the destinations can be reached, and what destinations need."),
     "plan": ("sync", "Show exactly what sync would send, without writing or sending anything."),

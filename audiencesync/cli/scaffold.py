@@ -45,6 +45,19 @@ WHERE completed_at > :since AND completed_at <= :now
 GROUP BY user_id
 """
 
+TEST = """\
+# What the definition beside it must do, for: audiencesync test. The source is never asked.
+tests:
+  - name: an order counts for 30 days
+    now: 2026-11-22T00:00:00Z
+    given:
+      orders:
+        - {user_id: u1, completed_at: 2026-11-22 00:00:00}
+        - {user_id: u2, completed_at: 2026-10-23 00:00:01}
+        - {user_id: u3, completed_at: 2026-10-23 00:00:00}
+    expect: [u1, u2]
+"""
+
 ENVIRONMENT = """\
 # Copy this to .env, which stays out of git; variables of the environment win over it.
 # WAREHOUSE_URL=postgresql+psycopg://reader:password@host/shop
@@ -115,6 +128,7 @@ def scaffold(root: Path, *, docker: bool = False) -> Iterator[str]:
     files = {
         "audiencesync.yml": f"{MODELINE}\n{main}",
         "audiences/order_completed_last_30days.sql": AUDIENCE,
+        "audiences/order_completed_last_30days.test.yml": TEST,
         ".env.example": ENVIRONMENT,
         ".gitignore": f"{IGNORED}wheels/\n" if docker else IGNORED,
         SCHEMA: schema_text(),

@@ -50,6 +50,7 @@ def validate(session: Session, patterns: tuple[str, ...]) -> None:
 
     Ends with 2 where there is an error; warnings alone are fine.
     """
+    from audiencesync.project.cases import read_cases
     from audiencesync.project.check import check_sql, dialect_of
     from audiencesync.report import counted
 
@@ -64,6 +65,7 @@ def validate(session: Session, patterns: tuple[str, ...]) -> None:
         dialect, warnings = dialect_of(session.project.source.url), session.project.warnings
         for audience in chosen:
             problems += check_sql(audience, dialect)
+        problems += read_cases(session.project, chosen).problems
         seen = f"{counted(len(chosen), 'audience')}, {counted(len(session.project.destinations), 'destination')}"
     wrong = sum(problem.severity == "error" for problem in problems)
     mild = len(problems) - wrong + len(warnings)

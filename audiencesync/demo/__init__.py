@@ -174,6 +174,7 @@ def _say_what_next(directory: Path, person: str, echo: Echo) -> None:
     echo("The project is yours to try. The server is gone; audiencesync.yml now names a file as second destination.\n")
     commands = {} if directory == Path.cwd() else {f"cd {_short(directory)}": ""}
     commands |= {
+        "audiencesync test": "holds high_value.sql against the cases in high_value.test.yml",
         "audiencesync plan": "what sync would send now: two hours of changes, and everybody to the file",
         "audiencesync sync --destination file": "sends it to calls.jsonl, so that you can look at the calls",
         "audiencesync status": "who was told up to when, and what waits for what",

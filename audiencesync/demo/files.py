@@ -98,12 +98,39 @@ HAVING count(*) >= 2 AND max(completed_at) <= :quiet_since
 }
 """The SQL files by their key."""
 
+TESTS = {
+    "high_value": """\
+# What high_value.sql must do, for: audiencesync test. Each test has tables of its own; shop.db is never asked.
+now: 2026-11-22T00:00:00Z
+tests:
+  - name: a refund counts from its own moment on
+    given:
+      orders:
+        - {user_id: kept, total: 250, completed_at: 2026-11-01 10:00:00, refunded_at: null}
+        - {user_id: later, total: 250, completed_at: 2026-11-01 10:00:00, refunded_at: 2026-11-22 00:00:01}
+        - {user_id: refunded, total: 900, completed_at: 2026-11-01 10:00:00, refunded_at: 2026-11-10 09:00:00}
+    expect: [kept, later]
+
+  - name: orders add up, but for those that are 60 days old
+    vars: {high_value: 100}           # in place of the one in audiencesync.yml
+    given:
+      orders:
+        - {user_id: twice, total: 60, completed_at: 2026-11-01 10:00:00, refunded_at: null}
+        - {user_id: twice, total: 40, completed_at: 2026-11-02 10:00:00, refunded_at: null}
+        - {user_id: old, total: 900, completed_at: 2026-09-23 00:00:00, refunded_at: null}
+    expect: [twice]
+""",
+}
+"""The tests that lie beside some of them."""
+
 
 def write_project(directory: Path) -> None:
     """Write all files, in the words that suit a server on this machine."""
     (directory / "audiences").mkdir()
     for key, text in AUDIENCES.items():
         (directory / "audiences" / f"{key}.sql").write_text(text, encoding="utf-8")
+    for key, text in TESTS.items():
+        (directory / "audiences" / f"{key}.test.yml").write_text(text, encoding="utf-8")
     (directory / ".env").write_text(_ENVIRONMENT, encoding="utf-8")
     (directory / ".gitignore").write_text(_IGNORED, encoding="utf-8")
     _write_main(directory, names="segment", segment=_REHEARSAL)

@@ -1,0 +1,57 @@
+"""One case: its tables are made, the definition is asked as of its moment, and the result is held against it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import replace
+
+from audiencesync.cases.bench import Bench
+from audiencesync.cases.compare import Found, differences
+from audiencesync.cases.tables import Unmade
+from audiencesync.errors import Interrupted, QueryError, SourceUnavailable
+from audiencesync.model import Audience
+from audiencesync.model.cases import Case, Expected, Verdict
+
+
+def run_case(audience: Audience, case: Case, bench: Bench, interrupted: Callable[[], bool]) -> Verdict:
+    """The verdict on one case; raises Interrupted soon after `interrupted()` is true."""
+    asked = replace(audience, variables={**audience.variables, **case.variables})
+    try:
+        with bench(case) as source:
+            result = source.read(asked, case.now, interrupted=interrupted)
+            found = Found.of(asked, result.id_kind, result.chunks)
+    except Interrupted:
+        raise
+    except SourceUnavailable as error:
+        return Verdict(audience.key, case, "unavailable", str(error))
+    except QueryError as error:
+        return _fallen(audience, case, str(error))
+    except Unmade as error:
+        return Verdict(audience.key, case, "error", str(error))
+    if case.expected is None:
+        return Verdict(audience.key, case, "failed", f"it should fail with {case.error!r}, but its result has "
+                                                     f"{len(found.ids):,} users")
+    known = {*audience.include, *result.traits} if found.ids else set(case.expected.columns)
+    return _held_against(audience, case, case.expected, found, known)
+
+
+def _held_against(audience: Audience, case: Case, expected: Expected, found: Found, known: Collection[str]) -> Verdict:
+    if expected.id_kind not in ("", found.id_kind):
+        return Verdict(audience.key, case, "failed", f"the result names users by {found.id_kind}, and the test "
+                                                     f"by {expected.id_kind}")
+    unknown = [column for column in expected.columns if column not in known]
+    if unknown:
+        return Verdict(audience.key, case, "failed", f"the result has no {unknown[0]}; "
+                                                     f"it has {', '.join(sorted(known)) or 'ids alone'}")
+    different = tuple(differences(expected, found))
+    return Verdict(audience.key, case, "failed" if different else "passed", differences=different)
+
+
+def _fallen(audience: Audience, case: Case, said: str) -> Verdict:
+    """What a failing run means: just what is expected, something else, or that the case says too little."""
+    if case.error and case.error.casefold() in said.casefold():
+        return Verdict(audience.key, case, "passed")
+    if case.error:
+        return Verdict(audience.key, case, "failed", f"it should fail with {case.error!r}, but says:\n{said}")
+    given = ", ".join(fixture.name for fixture in case.given) or "none"
+    return Verdict(audience.key, case, "error", f"{said}\n       = tables given: {given}")
