@@ -88,7 +88,8 @@ def test_traits_are_columns_of_their_own_types(source: Source, source_url: str) 
     assert ask("since > :now") == []
     assert ask("spent IS NULL AND vip IS NULL AND plan IS NULL AND since IS NULL AND tags IS NULL") == ["eve"]
     assert ask("empty IS NULL") == ["ann", "bob", "eve"]
-    lists = {"sqlite": "EXISTS (SELECT 1 FROM json_each(tags) t WHERE t.value = 'b')", "duckdb": "list_contains(tags, 'b')"}
+    lists = {"sqlite": "EXISTS (SELECT 1 FROM json_each(tags) t WHERE t.value = 'b')",
+             "duckdb": "list_contains(tags, 'b')"}
     assert ask(lists.get(make_url(source_url).get_backend_name(), "'b' = ANY (tags)")) == ["ann"]
 
 
@@ -100,7 +101,8 @@ def test_a_lone_trait_is_also_called_value_and_keeps_every_digit_where_the_sourc
         return table("trait_spent", "ann", "bob", "eve", traits={"spent": "number"},
                      values=[f'{{"spent":{text}}}' for text in exact])
 
-    assert read(source, "SELECT user_id FROM trait_spent WHERE value = spent AND value > 9", shipped()) == ["ann", "bob"]
+    same = "SELECT user_id FROM trait_spent WHERE value = spent AND value > 9"
+    assert read(source, same, shipped()) == ["ann", "bob"]
     if make_url(source_url).get_backend_name() != "sqlite":
         found = read(source, "SELECT user_id, sum(value) AS total FROM trait_spent GROUP BY user_id ORDER BY user_id",
                      shipped(), include=["total"])
@@ -147,8 +149,8 @@ def test_a_read_that_is_asked_to_end_ends_while_members_are_shipped(source: Sour
 
 
 def test_the_rest_of_the_source_stays_read_only(source: Source) -> None:
-    for sql in ("SELECT user_id FROM audience_vip; DELETE FROM users", "DELETE FROM users", "INSERT INTO users SELECT "
-                "user_id, 1 FROM audience_vip"):
+    for sql in ("SELECT user_id FROM audience_vip; DELETE FROM users", "DELETE FROM users",
+                "INSERT INTO users SELECT user_id, 1 FROM audience_vip"):
         with pytest.raises(QueryError):
             read(source, sql, table("audience_vip", "ann"))
     assert read(source, "SELECT user_id FROM users ORDER BY 1") == ["ann", "eve"]

@@ -175,6 +175,8 @@ def _retired(session: Session, store: Store, known: Due, names: Sequence[str], r
                  f"destinations keep what they were told; audiencesync retire {key} --clear tells all that they left")
     if path is not None and not names:
         lines.append(f"delete {path}, which is not run any more")
+    users = [audience for audience in session.project.audiences if key in audience.uses and not names]
+    lines += [f"{user.path} uses it, and fails from now on: take {key} out of its uses: and its SQL" for user in users]
     return "\n".join(lines)
 
 
