@@ -40,9 +40,10 @@ class Bodies(Packer):
         else:
             items = self._renderer.render(calls)
         body = FRAME.format(",".join(items)).encode()
+        objects = len(items) + body.count(b"\n")
         # A character is at most four bytes, so a page of short calls that fits into one body needs no measuring.
-        if len(items) <= most.calls and len(body) <= most.body and max(map(len, items)) * 4 <= most.call:
-            return Packed((_of(tuple(calls if groups is None else chain(*groups)), body, len(items)),))
+        if objects <= most.calls and len(body) <= most.body and max(map(len, items)) * 4 <= most.call:
+            return Packed((_of(tuple(calls if groups is None else chain(*groups)), body, objects),))
         return self._measured(items, groups or [(call,) for call in calls])
 
     def _measured(self, items: Sequence[str], groups: Sequence[tuple[Call, ...]]) -> Packed:
@@ -51,17 +52,18 @@ class Bodies(Packer):
         refused: list[tuple[Call, Refusal]] = []
         taken: list[Call] = []
         bodies: list[bytes] = []
-        size = FRAME_BYTES
+        objects, size = 0, FRAME_BYTES
         for body, group in self._in_bytes(items, groups):
-            if len(body) > self._most.call:
-                refused += [(call, self._too_large(len(body))) for call in group]
+            parts = body.split(b"\n")
+            if (widest := max(map(len, parts))) > self._most.call:
+                refused += [(call, self._too_large(widest)) for call in group]
                 continue
-            if bodies and (len(bodies) == self._most.calls or size + len(body) > self._most.body):
+            if bodies and (objects + len(parts) > self._most.calls or size + len(body) > self._most.body):
                 batches.append(_batch(taken, bodies))
-                taken, bodies, size = [], [], FRAME_BYTES
+                taken, bodies, objects, size = [], [], 0, FRAME_BYTES
             taken += group
             bodies.append(body)
-            size += len(body) + 1
+            objects, size = objects + len(parts), size + len(body) + 1
         if bodies:
             batches.append(_batch(taken, bodies))
         return Packed(tuple(batches), tuple(refused))
@@ -70,7 +72,7 @@ class Bodies(Packer):
                   groups: Sequence[tuple[Call, ...]]) -> Iterator[tuple[bytes, tuple[Call, ...]]]:
         for item, group in zip(items, groups, strict=True):
             body = item.encode()
-            if len(body) <= self._most.call or len(group) == 1:
+            if len(group) == 1 or max(map(len, body.split(b"\n"))) <= self._most.call:
                 yield body, group
             else:  # its traits may fit one by one
                 yield from ((one.encode(), (call,))
@@ -82,19 +84,30 @@ class Bodies(Packer):
 
 def _batch(calls: Sequence[Call], bodies: Sequence[bytes]) -> Batch:
     start, end = FRAME.format("\0").encode().split(b"\0")
-    return _of(tuple(calls), start + b",".join(bodies) + end, len(bodies))
+    body = start + b",".join(bodies) + end
+    return _of(tuple(calls), body, len(bodies) + body.count(b"\n"))
 
 
-def _of(calls: tuple[Call, ...], body: bytes, items: int) -> Batch:
-    return Batch(calls, body, merged=items if items < len(calls) else None)
+def _of(calls: tuple[Call, ...], body: bytes, objects: int) -> Batch:
+    return Batch(calls, body.replace(b"\n", b","), merged=objects if objects != len(calls) else None)
 
 
 def by_message_id(batch: Batch) -> dict[str, list[int]]:
-    """The calls of a batch, by their index, that each messageId in its body carries."""
+    """The calls of a batch, by their index, that each messageId in its body carries.
+
+    An event is of a call of the identify call before it, in their order, or else of the next call.
+    """
     found: dict[str, list[int]] = {}
-    start = 0
+    end, at, last = 0, -1, None
     for item in orjson.loads(batch.body)["batch"]:
-        end = start + len(item["context"]["personas"].get("computation_keys", "1"))
-        found[item["messageId"]] = list(range(start, end))
-        start = end
+        personas = item["context"]["personas"]
+        if item["type"] == "identify":
+            start, end = end, end + len(personas.get("computation_keys", "1"))
+            found[item["messageId"]] = list(range(start, end))
+            at, last = start - 1, None
+        else:
+            mark = item.get("userId", item.get("anonymousId")), personas["computation_id"]
+            at += mark != last
+            end, last = max(end, at + 1), mark
+            found[item["messageId"]] = [at]
     return found

@@ -18,7 +18,7 @@ from audiencesync.errors import AccountRefused, DeliveryError, NotTaken, Unanswe
 from audiencesync.model import Batch, Call, Channel, Content, Destination, Packed, Packer, Refusal
 from audiencesync.schedule import Duration
 
-_OURS = b'{"type":"identify","messageId":"as_'
+_OURS = (b'{"type":"identify","messageId":"as_', b'{"type":"track","event":')
 """How every line of ours begins."""
 
 
@@ -26,6 +26,7 @@ class File(Destination):
     """Appends identify calls as JSON lines; after a crash a line may stand there twice, with the same messageId."""
 
     type: ClassVar[str] = "file"
+    sends: ClassVar[tuple[str, ...]] = ("identify", "track", "both")
     example: ClassVar[Mapping[str, object]] = {"path": "calls.jsonl"}
 
     path: Path = Field(description="The file to append to; relative to the folder of audiencesync.yml.")
@@ -130,7 +131,7 @@ def _cut_torn_line(path: Path, file: int) -> None:
         at = start
     if at == size:
         return
-    if not _OURS.startswith(os.pread(file, len(_OURS), at)):
+    if not any(ours.startswith(os.pread(file, len(ours), at)) for ours in _OURS):
         raise AccountRefused(f"{path} ends in an unfinished line that audiencesync did not write; choose another path")
     os.ftruncate(file, at)
 

@@ -11,7 +11,8 @@ from json.encoder import encode_basestring as quote
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from audiencesync.model import Call, Content, Envelope
+from audiencesync.destinations.track import Tracks
+from audiencesync.model import EVENTS, Call, Content, Envelope
 
 MOST_MIXTURES = 1000
 """Templates kept of traits that travel together: of ten audiences there are as many mixtures as that."""
@@ -24,14 +25,20 @@ class _Template(NamedTuple):
     """Keyed with the sync's secret and fed with the span's key; a copy of it makes a user's messageId."""
     id_name: str
     """The text between the messageId and the user's id."""
+    traits: str
+    """The text from the end of the id into the traits."""
     true: str
-    """The text from the end of the id into the traits, for a member."""
+    """The same with an audience's trait, for a member."""
     false: str
     """The same for somebody who left."""
     rest: str
     """The text after the traits."""
     own: tuple[str, ...]
     """The names of the traits that are ours, as JSON text; an included column never replaces them."""
+    send: str
+    """Identify, track or both."""
+    tracks: Tracks | None
+    """Makes its events, where there are any."""
 
 
 class _Mixture(NamedTuple):
@@ -58,23 +65,29 @@ class Renderer:
         self._content = content
         self._templates = [_template(content.secret, envelope) for envelope in content.envelopes]
         self._email = bool(content.envelopes) and content.envelopes[0].id_kind == "email"
-        bare = [replace(envelope, key="", computation_id="") for envelope in content.envelopes]
+        bare = [replace(envelope, key="", computation_id="", traits=(), missing="", full_row=False, events=EVENTS)
+                for envelope in content.envelopes]
         self._kin = [bare.index(envelope) for envelope in bare]
         self._mixtures: dict[tuple[int, ...], _Mixture] = {}
 
     def render(self, calls: Sequence[Call]) -> list[str]:
-        """The calls as compact JSON objects, in their order."""
+        """The calls as compact JSON objects, in their order; where one is several, a line end parts them."""
         templates, email, items = self._templates, self._email, []
         for user, span, value, included in calls:
-            start, id_name, true, false, rest, own = templates[span]
-            hashed = start.copy()
-            hashed.update(user.encode())
+            start, id_name, traits, true, false, rest, own, send, tracks = templates[span]
             user_id = quote(user)
             columns = f',"email":{user_id}' if email else ""
             if included is not None:
                 columns += _columns(included, own)
-            items.append(f'{{"type":"identify","messageId":"as_{hashed.hexdigest()}"{id_name}{user_id}'
-                         f"{true if value else false}{columns}{rest}")
+            if send != "track":
+                hashed = start.copy()
+                hashed.update(user.encode())
+                told = true if value is True else false if value is False else f"{traits}{value[1:-1]}"
+                items.append(f'{{"type":"identify","messageId":"as_{hashed.hexdigest()}"{id_name}{user_id}'
+                             f"{told}{columns}{rest}")
+            if tracks is not None:
+                before = [items.pop()] if send == "both" else []
+                items.append("\n".join([*before, *tracks.render(user, value, columns[1:])]))
         return items
 
     def render_merged(self, calls: Sequence[Call]) -> tuple[list[str], list[tuple[Call, ...]]]:
@@ -89,8 +102,13 @@ class Renderer:
             for call in mine:
                 kin.setdefault(self._kin[call.span], []).append(call)
             for together in kin.values():
-                items += self.render(together) if len(together) == 1 else (self._render_mixed(together),)
-                groups.append(tuple(together))
+                if len(together) == 1 or self._templates[together[0].span].send == "track":
+                    items += self.render(together)
+                    groups += [(call,) for call in together]
+                else:
+                    events = [part for item in self.render(together) for part in item.split("\n")[1:]]
+                    items.append("\n".join([self._render_mixed(together), *events]))
+                    groups.append(tuple(together))
         return items, groups
 
     def _render_mixed(self, calls: Sequence[Call]) -> str:
@@ -102,8 +120,9 @@ class Renderer:
                 self._mixtures[spans] = mixture
         hashed, user_id = mixture.hash.copy(), quote(calls[0].user_id)
         hashed.update(calls[0].user_id.encode())
-        traits = ",".join(f"{key}:{'true' if call.value else 'false'}"
-                          for key, call in zip(mixture.own, calls, strict=False))
+        told = [call.value[1:-1] if isinstance(call.value, str) else f"{key}:{'true' if call.value else 'false'}"
+                for key, call in zip(mixture.own, calls, strict=False)]
+        traits = ",".join(told)
         columns = f',"email":{user_id}' if self._email else ""
         if included := list(dict.fromkeys(call.included for call in calls if call.included is not None)):
             columns += _columns(included[0] if len(included) == 1 else _united(included), mixture.own)
@@ -113,14 +132,18 @@ class Renderer:
 
 def _template(secret: bytes, envelope: Envelope) -> _Template:
     about = {"computation_id": envelope.computation_id, "computation_key": envelope.key}
-    traits = f"{_traits(envelope)}{quote(envelope.key)}:"
+    into = _traits(envelope)
     return _Template(
         hash=blake2b(envelope.key.encode() + b"\0", key=secret, digest_size=16),
         id_name=_id_name(envelope),
-        true=f"{traits}true",
-        false=f"{traits}false",
+        traits=into,
+        true=f"{into}{quote(envelope.key)}:true",
+        false=f"{into}{quote(envelope.key)}:false",
         rest=_rest(envelope, about),
         own=_own(envelope),
+        send=envelope.send,
+        tracks=None if envelope.send == "identify" else Tracks(secret, envelope, _context(envelope, about),
+                                                               _integrations(envelope)),
     )
 
 
@@ -131,7 +154,7 @@ def _mixture(secret: bytes, envelopes: Sequence[Envelope]) -> _Mixture:
         id_name=_id_name(first),
         traits=_traits(first),
         rest=_rest(first, {"computation_keys": keys}),
-        own=(*(quote(key) for key in keys), *_own(first)[1:]),
+        own=(*(quote(key) for key in keys), *(name for one in envelopes for name in _own(one)[1:])),
     )
 
 
@@ -144,19 +167,24 @@ def _traits(envelope: Envelope) -> str:
 
 
 def _own(envelope: Envelope) -> tuple[str, ...]:
-    return tuple(quote(name) for name in ([envelope.key, "email"] if envelope.id_kind == "email" else [envelope.key]))
+    email = ["email"] if envelope.id_kind == "email" else []
+    return tuple(quote(name) for name in (envelope.key, *email, *envelope.traits))
+
+
+def _context(envelope: Envelope, about: dict[str, Any]) -> dict[str, Any]:
+    personas = {"computation_class": envelope.computation_class, **about, "namespace": envelope.namespace,
+                "space_id": envelope.namespace}
+    return {"personas": personas, "integrations": {"personas": False},
+            "library": {"name": "audiencesync", "version": envelope.version}}
 
 
 def _rest(envelope: Envelope, about: dict[str, Any]) -> str:
     """The text after the traits; `about` says which computations the call is of."""
-    personas = {"computation_class": envelope.computation_class, **about, "namespace": envelope.namespace,
-                "space_id": envelope.namespace}
-    context = {"personas": personas, "integrations": {"personas": False},
-               "library": {"name": "audiencesync", "version": envelope.version}}
-    integrations: dict[str, bool] = {}
-    if envelope.integrations:
-        integrations = {"All": False, **dict.fromkeys(envelope.integrations, True)}
-    return f'}},"context":{_compact(context)},"integrations":{_compact(integrations)}}}'
+    return f'}},"context":{_compact(_context(envelope, about))},"integrations":{_compact(_integrations(envelope))}}}'
+
+
+def _integrations(envelope: Envelope) -> dict[str, bool]:
+    return {"All": False, **dict.fromkeys(envelope.integrations, True)} if envelope.integrations else {}
 
 
 def _united(included: Sequence[str]) -> str:

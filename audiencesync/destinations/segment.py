@@ -35,6 +35,7 @@ class Segment(Destination):
     model_config = ConfigDict(hide_input_in_errors=True)
 
     type: ClassVar[str] = "segment"
+    sends: ClassVar[tuple[str, ...]] = ("identify", "track", "both")
     example: ClassVar[Mapping[str, object]] = {"write_key": "wk_0123456789abcdef"}
     example_answer: ClassVar[bytes] = b'{"success": true}'
 

@@ -38,6 +38,7 @@ class Webhook(Destination):
     model_config = ConfigDict(hide_input_in_errors=True)
 
     type: ClassVar[str] = "webhook"
+    sends: ClassVar[tuple[str, ...]] = ("identify", "track", "both")
     example: ClassVar[Mapping[str, object]] = {"url": "https://hooks.example/audiences", "secret": "s3cr3t-of-both"}
     identifies: ClassVar[str] = "userId or anonymousId; an email as userId and traits.email"
     unknown: ClassVar[str] = "as the receiver decides"

@@ -99,7 +99,7 @@ class Batch:
     """One request's worth of calls, rendered; `route` is "PATCH /batch/data" where a destination has several.
 
     One that `asks` only finds something out: its calls are packed again with what its answer taught. `merged` is how
-    many identify calls the destination counts, where several of ours are one of its.
+    many identify calls and events the destination counts, where these are fewer or more than our calls.
     """
 
     calls: tuple[Call, ...]
