@@ -7,8 +7,12 @@ from typing import Any
 
 import pytest
 
+from audiencesync.cases import open_bench, run_case
 from audiencesync.cases.compare import same
+from audiencesync.destinations import registry
 from audiencesync.model.calls import exact
+from audiencesync.project import load
+from audiencesync.project.cases import read_cases
 from tests.commands import Said, Shop
 from tests.databases import PostgresServer, fill
 
@@ -170,6 +174,9 @@ def test_where_there_are_no_tests_it_says_how_to_begin(tmp_path: Path) -> None:
     ("orders: [{user_id: u1, completed_at: 2026-11-01}]", "expect: [u1]", "error"),
     ("orders: [{user_id: u1, completed_at: 2026-11-01}]", "error: no such column", "passed"),
     ("other.orders: [{user_id: u1}]", "error: no schemas", "error"),
+    ("orders: [{user_id: u1, email: a, completed_at: 0001-01-01T00:00:00+02:00}]", "expect: []", "passed"),
+    ("orders: [{user_id: u1, email: [{a: 1}], completed_at: null}]", "expect: []\n    vars: {since: now - 300000d}",
+     "passed"),
     ("main.orders: [{user_id: 1, email: null, completed_at: 2026-11-01}]", "expect: ['1']", "passed"),
     ("orders: [{user_id: u1, email: a, completed_at: 2026-11-01}]", "expect: [{email: a}]", "failed"),
 ])
@@ -177,6 +184,11 @@ def test_a_run_that_fails_is_expected_or_told(tmp_path: Path, given: str, rest: 
     said = shop(tmp_path, **case(one(given, rest))).run("test", "-o", "json")
     assert statuses(said) == {"one": status}, said.out
     assert said.code == (0 if status == "passed" else 2)
+
+
+def test_a_moment_before_the_calendar_is_an_error_of_its_case(tmp_path: Path) -> None:
+    text = one("orders: [{user_id: u1}]", "expect: []").replace("2026-11-22", "0001-01-02")
+    assert statuses(shop(tmp_path, **case(text)).run("test", "-o", "json")) == {"one": "error"}
 
 
 def test_sql_that_does_not_fit_the_tables_is_told_with_its_place_and_them(tmp_path: Path) -> None:
@@ -193,6 +205,7 @@ MISTAKES = {
     "orders: []": "4:13: error: which columns the table 'orders' has is not said",
     "orders: [u1]": "4:22: error: a row is a mapping",
     "orders: [{id: u1}, {id: true}]": "4:37: error: 'id' is of another kind here",
+    "orders: [{'': u1}]": "4:13: error: '' is not the name of a column",
     "a.b.c: [{id: u1}]": "4:13: error: 'a.b.c' is not the name of a table",
 }
 
@@ -346,6 +359,36 @@ tests:
     assert messages["theirs"].startswith("audiences/buyers.test.yml:5:1: error: the table shop.users cannot be made: ")
     assert 'relation "users" already exists' in messages["theirs"]
     assert dump(postgres_url) == before
+
+
+def test_two_may_test_in_one_database_at_once(tmp_path: Path, postgres_url: str) -> None:
+    made = shop(tmp_path, **case(EDGES))
+    project = load(made.root, registry=registry(), environment={})
+    [(audience, first), (_, second)] = read_cases(project, project.audiences).found
+    bench = open_bench(project.source, postgres_url)
+    with bench.open(first) as source:
+        rows = source.read(audience, first.now).chunks
+        assert run_case(audience, second, bench, lambda: False).status == "passed"
+        assert [sorted(chunk.ids) for chunk in rows] == [["u1", "u3"]]
+
+
+def test_what_another_computation_gives_is_a_table_like_any(tmp_path: Path) -> None:
+    made = shop(tmp_path, audiences__vips__sql="/* audiencesync\nuses: [buyers]\n*/\n"
+                "SELECT user_id FROM audience_buyers\n",
+                audiences__vips__test__yml=one("audience_buyers: [{user_id: u1}]", "expect: [u1]"))
+    assert made.run("test").code == 0
+
+
+def test_a_trait_without_sql_is_tested_in_the_dialect_of_the_source(tmp_path: Path) -> None:
+    made = shop(tmp_path)
+    made.write("audiencesync.yml", MAIN % "sqlite:///shop.db" + "events: {table: events}\n")
+    made.write("traits/orders_count.yml", "trait: event_counter\nevent: Order\nwindow: last 30 days\n")
+    made.write("traits/orders_count.test.yml", one(
+        "events: [{user_id: u1, event: Order, at: 2026-11-01 10:00:00, properties: {size: M}}]",
+        "expect: {u1: {orders_count: 1}}"))
+    said = made.run("test")
+    assert said.code == 0, said.out + said.err
+    assert "in the dialect of source.url alone" in made.run("test", "--url", "duckdb://").out
 
 
 def dump(url: str) -> list[Any]:

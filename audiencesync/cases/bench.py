@@ -1,11 +1,11 @@
-"""Where a test's tables stand: a new file that is thrown away, or a transaction of PostgreSQL that never ends well."""
+"""Where a test's tables stand: a file that is thrown away, or a transaction of PostgreSQL that is rolled back."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,9 +21,14 @@ from audiencesync.model.cases import Case
 from audiencesync.source import Source, open_source
 
 DIALECTS = (SQLITE, DUCKDB, POSTGRESQL)
-Bench = Callable[[Case], AbstractContextManager[Source]]
-"""Gives a case the source that holds its tables."""
 
+
+@dataclass(frozen=True)
+class Bench:
+    """Gives a case, by `open`, the source that holds its tables; `foreign` is another dialect than the project's."""
+
+    foreign: bool
+    open: Callable[[Case], AbstractContextManager[Source]]
 
 
 def open_bench(settings: SourceSettings, url: str = "") -> Bench:
@@ -32,14 +37,14 @@ def open_bench(settings: SourceSettings, url: str = "") -> Bench:
     Raises UsageError where there is no way, and SourceUnavailable where PostgreSQL cannot be reached.
     """
     dialect = _dialect(url or settings.url)
-    plain = replace(settings, fresh=None, allow_files=False)
+    plain, foreign = replace(settings, fresh=None, allow_files=False), dialect != _dialect(settings.url)
     if dialect == POSTGRESQL and url:
         from audiencesync.cases.postgresql import check, in_transaction
 
         check(replace(plain, url=url))
-        return partial(in_transaction, replace(plain, url=url))
+        return Bench(foreign, partial(in_transaction, replace(plain, url=url)))
     if dialect in (SQLITE, DUCKDB):
-        return partial(_in_file, plain, dialect)
+        return Bench(foreign, partial(_in_file, plain, dialect))
     if dialect == POSTGRESQL:
         raise UsageError("the tests of a PostgreSQL source need a server: give one by "
                          "--url postgresql+psycopg://user:password@host/database or AUDIENCESYNC_TESTS; "
@@ -75,7 +80,7 @@ def _fill_sqlite(path: Path, case: Case) -> None:
                 raise unmade(case, fixture, "a SQLite file has no schemas but main")
             try:
                 _run(connection, list(statements(fixture, SQLITE)))
-            except (sqlite3.Error, OverflowError) as error:
+            except (sqlite3.Error, OverflowError, ValueError) as error:
                 raise unmade(case, fixture, str(error)) from None
 
 

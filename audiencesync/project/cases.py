@@ -30,12 +30,10 @@ def _moment(value: object) -> datetime | None:
     if value is None:
         return None
     try:
-        moment = datetime.fromisoformat(value.strip()) if isinstance(value, str) else None
-    except ValueError:
-        moment = None
-    if moment is None:
-        raise ValueError("it is not a moment; write 2026-11-22T06:00:00Z (no zone means UTC)")
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        moment = datetime.fromisoformat(value.strip() if isinstance(value, str) else "")
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError("it is not a moment; write 2026-11-22T06:00:00Z (no zone means UTC)") from None
 
 
 Moment = Annotated[datetime | None, BeforeValidator(_moment)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 
 from audiencesync.model.cases import SOMETIME, TYPES, Fixture
@@ -30,10 +30,10 @@ def is_moment(text: str) -> bool:
     if not _DATE.match(text):
         return False
     try:
-        datetime.fromisoformat(text)
-    except ValueError:
+        at = datetime.fromisoformat(text)
+        return at.tzinfo is None or at.astimezone(UTC) is not None
+    except (ValueError, OverflowError):
         return False
-    return True
 
 
 def _fixture(name: str, table: object, document: Document, at: Loc) -> Fixture | None:
@@ -52,10 +52,7 @@ def _fixture(name: str, table: object, document: Document, at: Loc) -> Fixture |
         return None
     assert isinstance(rows, list)
     names = list(declared) if declared is not None else list(dict.fromkeys(key for row in rows for key in row))
-    if not names:
-        document.mistake(at, f"which columns the table {name!r} has is not said", key=True,
-                         hint="write rows such as  - {user_id: u1, total: 9.5}  or, for an empty table, "
-                              "columns: {user_id: text, total: number}")
+    if not _are_columns(names, name, document, at):
         return None
     columns = {column: _Column(document, at_rows, column, rows).type((declared or {}).get(column)) for column in names}
     for index, row in enumerate(rows):
@@ -64,6 +61,17 @@ def _fixture(name: str, table: object, document: Document, at: Loc) -> Fixture |
                 document.mistake((*at_rows, index, column), f"{column!r} is none of the table's columns", key=True,
                                  hint=did_you_mean(column, columns))
     return Fixture(name, columns, tuple(rows), document.place(at, key=True).line)
+
+
+def _are_columns(names: Sequence[str], table: str, document: Document, at: Loc) -> bool:
+    bad = [name for name in names if not name.strip() or not name.isprintable()]
+    if bad:
+        document.mistake(at, f"{bad[0]!r} is not the name of a column", key=True)
+    if not names:
+        document.mistake(at, f"which columns the table {table!r} has is not said", key=True,
+                         hint="write rows such as  - {user_id: u1, total: 9.5}  or, for an empty table, "
+                              "columns: {user_id: text, total: number}")
+    return bool(names) and not bad
 
 
 def _declared(table: Mapping[str, object], document: Document, at: Loc) -> dict[str, object] | None:
@@ -135,12 +143,18 @@ def told_by(values: Sequence[object]) -> str:
     """The type that all of these values have, text where there are none; nothing when they have several."""
     kinds = {type(value) for value in values}
     type_ = next((type_ for type_, members in _KINDS if kinds <= members), "")
+    if type_ == "list" and any(isinstance(item, list | dict) for value in values for item in _items(value)):
+        return "json"
     if type_ != "text" or not values:
         return type_
     texts = [str(value) for value in values]
     if not all(map(is_moment, texts)):
         return "text"
     return "date" if all(map(_DATE.fullmatch, texts)) else SOMETIME
+
+
+def _items(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
 
 
 _KINDS: tuple[tuple[str, frozenset[type]], ...] = (
