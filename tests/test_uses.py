@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tracemalloc
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -397,3 +398,15 @@ def test_while_the_source_is_away_its_readers_wait_for_the_next_attempt(office: 
     with office.source_away():
         assert [(run.key, run.status) for run in office.look(2).runs] == [("vip", "unavailable")]
     assert [(run.key, run.status) for run in office.look(2.5).runs] == [("vip", "done"), ("readers", "done")]
+
+
+def test_show_and_retire_say_what_uses_what(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "shop", f"sqlite:///{tmp_path / 'state.db'}", vip="SELECT user_id FROM orders\n",
+                readers=header("vip"))
+    shop.orders("ann")
+    shop.run("sync")
+    assert re.search("^uses +vip$", shop.run("show", "readers").out, re.MULTILINE)
+    assert re.search("^used by +readers$", shop.run("show", "vip").out, re.MULTILINE)
+    assert shop.run("show", "vip", "-o", "json").document["used_by"] == ["readers"]
+    assert "audiences/readers.sql uses it, and fails from now on" in shop.run("retire", "vip").out
+    assert "it uses vip, which is retired" in shop.run("sync", "readers").err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
@@ -18,7 +19,7 @@ from audiencesync.store.views import Acted, Known, Ran, acts_of, history, movers
 class Portrait:
     """One audience: its file (None when gone), what the state knows (None before its first run), and samples.
 
-    `entered` and `exited` are the newest run in which somebody did, and some of them.
+    `entered` and `exited` are the newest run in which somebody did, and some of them; `used_by` are keys of others.
     """
 
     definition: Audience | None
@@ -28,6 +29,7 @@ class Portrait:
     exited: tuple[int, list[str]] | None
     standings: tuple[Standing, ...]
     acts: tuple[Acted, ...] = ()
+    used_by: tuple[str, ...] = ()
 
 
 def portrait(store: Store, definition: Audience | None, known: Known | None) -> Portrait:
@@ -87,6 +89,7 @@ def document(seen: Portrait) -> dict[str, object]:
         "key": seen.definition.key if seen.definition else seen.known.key if seen.known else "",
         "definition": _definition(seen.definition) if seen.definition else None,
         "id_kind": seen.known.id_kind if seen.known else None,
+        "used_by": list(seen.used_by),
         "paused": bool(seen.known and seen.known.paused_at), "members": last.members if last else 0,
         "runs": [run_document(ran) for ran in seen.runs], **sample,
         "destinations": [standing_document(one) for one in seen.standings],
@@ -95,13 +98,28 @@ def document(seen: Portrait) -> dict[str, object]:
     }
 
 
+def sql_document(one: Audience) -> dict[str, object]:
+    """The SQL of one computation and its parameters, for programs."""
+    return {"key": one.key, "sql": one.sql, "vars": _variables(one)}
+
+
+def sql_text(one: Audience) -> str:
+    """The SQL as it stands; before that which was made from a file without SQL, what its parameters are."""
+    said = (f"-- :{name} = {plain(json.dumps(value, ensure_ascii=False))}" for name, value in _variables(one).items())
+    return "\n".join([*(said if one.declared else ()), one.sql])
+
+
+def _variables(one: Audience) -> dict[str, object]:
+    return {name: f"now - {show_duration(value.before)}" if isinstance(value, Ago) else value
+            for name, value in one.variables.items()}
+
+
 def _definition(one: Audience) -> dict[str, object]:
     return {"name": one.name, "kind": one.kind, "description": one.description, "owner": one.owner,
             "tags": list(one.tags), "include": list(one.include), "destinations": list(one.destinations),
             "integrations": list(one.integrations), "schedule": one.schedule, "file": one.path.as_posix(),
-            "line": one.line, "sql": one.sql,
-            "vars": {name: f"now - {show_duration(value.before)}" if isinstance(value, Ago) else value
-                     for name, value in one.variables.items()}}
+            "line": one.line, "sql": one.sql, "uses": list(one.uses),
+            "vars": _variables(one)}
 
 
 def text(seen: Portrait, zone: tzinfo) -> str:
@@ -131,6 +149,7 @@ def _facts(seen: Portrait) -> str:
     else:
         kept = "" if seen.known and seen.known.retired_at else "; destinations keep what they were told"
         facts["file"] = f"gone{kept}"
+    facts["used by"] = list(seen.used_by)
     if seen.known:
         if seen.known.retired_at:
             facts["retired"] = "for ever, and its key stays taken"

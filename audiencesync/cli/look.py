@@ -70,22 +70,31 @@ def runs(session: Session, patterns: Sequence[str], limit: int) -> None:
 
 @click.command()
 @click.argument("name")
+@click.option("--sql", is_flag=True, help="Print only its SQL, also that of a trait without SQL.")
 @options.output()
 @click.pass_obj
-def show(session: Session, name: str) -> None:
+def show(session: Session, name: str, *, sql: bool) -> None:
     """Show one audience: its definition, its runs, and where destinations stand."""
+    from dataclasses import replace
+
     from audiencesync.cli import audience as pages
     from audiencesync.errors import UsageError
     from audiencesync.store import views
 
+    definition = next((audience for audience in session.project.audiences if audience.key == name), None)
+    if sql and definition is not None:
+        session.say(pages.sql_document(definition), pages.sql_text(definition))
+        return
     with session.reading() as store:
-        definition = next((audience for audience in session.project.audiences if audience.key == name), None)
         found = views.known(store)
         one = next((known for known in found if known.key == name), None)
         if definition is None and one is None:
             keys = sorted({*_goes_to(session), *(known.key for known in found)})
             raise UsageError(f"there is no audience {name!r}{meant(name, keys)}")
-        portrait = pages.portrait(store, definition, one)
+        if sql:
+            raise UsageError(f"the file of {name!r} is gone, and its SQL with it")
+        users = tuple(audience.key for audience in session.project.audiences if name in audience.uses)
+        portrait = replace(pages.portrait(store, definition, one), used_by=users)
     session.say(pages.document(portrait), pages.text(portrait, session.zone))
 
 
