@@ -351,10 +351,14 @@ tests:
     made = shop(tmp_path, **case(text))
     made.write("audiences/schemas.sql", "SELECT id AS user_id FROM shop.orders JOIN new.users USING (id)\n")
     made.write("audiences/schemas.test.yml", one("shop.orders: [{id: u1}], new.users: [{id: u1}]", "expect: [u1]"))
+    made.write("audiences/real.sql", "SELECT user_id FROM PUBLIC.orders\n")
+    made.write("audiences/real.test.yml", one("public.users: [{id: u1}]", "error: public.orders is not given")
+               .replace("name: one", "name: real"))
     before = dump(postgres_url)
     said = made.run("test", "--url", postgres_url, "-o", "json")
     assert statuses(said) == {"mine": "passed", "forgotten": "passed", "theirs": "error", "taken": "error",
-                              "a type that is none": "error", "divided": "error", "one": "passed"}, said.out
+                              "a type that is none": "error", "divided": "error", "one": "passed",
+                              "real": "passed"}, said.out
     messages = {row["name"]: row["message"] for row in said.document["tests"]}
     assert messages["theirs"].startswith("audiences/buyers.test.yml:5:1: error: the table shop.users cannot be made: ")
     assert 'relation "users" already exists' in messages["theirs"]
