@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tracemalloc
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from audiencesync.sync.uses import in_order
 from tests.commands import Shop
 from tests.databases import PostgresServer, fill
 from tests.projects import Premises
-from tests.servers import Recorder
+from tests.servers import Recorder, user_of
 from tests.test_due import Office
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -60,7 +61,7 @@ def test_an_audience_is_a_table_for_one_question_alone(source: Source) -> None:
     assert read(source, sql, table("audience_vip", "ann", "zoë")) == ["ann"]
     assert read(source, sql, table("audience_vip", "eve")) == ["eve"]
     assert read(source, sql, table("audience_vip")) == []
-    with pytest.raises(QueryError, match=r"big\.sql:1:.*audience_vip"):
+    with pytest.raises(QueryError, match=r"big\.sql:1:.*audience_vip[\s\S]* uses: \[vip\] "):
         read(source, sql)
 
 
@@ -110,6 +111,8 @@ def test_a_lone_trait_is_also_called_value_and_keeps_every_digit_where_the_sourc
         assert [text.startswith('{"total":' + exact[n]) for n, text in enumerate(found[:2])] == [True, True], found
     huge = table("trait_spent", "ann", "bob", traits={"spent": "number"}, values=['{"spent":1e300}', '{"spent":1e-30}'])
     assert read(source, "SELECT user_id FROM trait_spent WHERE value > 1e299", huge) == ["ann"]
+    longest = table("trait_spent", "ann", traits={"spent": "number"}, values=[f'{{"spent":{"9" * 300}}}'])
+    assert read(source, "SELECT user_id FROM trait_spent WHERE value > 9e298", longest) == ["ann"]
 
 
 def test_a_hundred_thousand_users_are_shipped_in_constant_memory(source: Source) -> None:
@@ -280,6 +283,18 @@ def test_a_plan_is_what_sync_does_and_both_go_in_order(shop: Readers, recorder: 
     assert not shop.sync().errors
 
 
+def test_every_source_takes_what_every_state_gives(tmp_path: Path, source_url: str, state_url: str) -> None:
+    shop = Premises(tmp_path, state_url, {}, "last", "vip", "facts")
+    shop.project = replace(shop.project, source=SourceSettings(source_url))
+    shop.change("vip", sql="SELECT user_id FROM users WHERE score > 1")
+    shop.change("facts", kind="trait", sql="SELECT user_id, score, upper(user_id) AS shouted FROM users")
+    shop.change("last", uses=("vip", "facts"), sql="SELECT v.user_id FROM audience_vip v JOIN trait_facts f "
+                "ON f.user_id = v.user_id WHERE f.score = 2 AND f.shouted = 'EVE'")
+    report = shop.sync()
+    assert [(one.key, one.members) for one in report.runs] == [("vip", 1), ("facts", 2), ("last", 1)], report.errors
+    shop.store.close()
+
+
 def test_alone_it_uses_the_members_as_they_are(shop: Readers) -> None:
     shop.members("vip", ["ann"])
     shop.sync("vip")
@@ -338,6 +353,36 @@ def test_members_are_those_of_one_run_while_another_is_made(shop: Readers) -> No
     shop.members("vip", [*users[:5], "zoe"])
     shop.sync("vip")
     assert first.ids + [user for chunk in chunks for user in chunk.ids] == users
+
+
+SPENT = "SELECT user_id, spent FROM money"
+RICH = "SELECT user_id FROM trait_spent WHERE value >= 9.5"
+
+
+def test_a_plan_feeds_planned_values_and_a_sync_the_new_ones(
+        tmp_path: Path, state_url: str, recorder: Recorder) -> None:
+    shop = Premises(tmp_path, state_url, {"segment": recorder}, "rich", "spent", "richest")
+    shop.change("spent", kind="trait", sql=SPENT)
+    shop.change("rich", uses=("spent",), sql=RICH)
+    shop.change("richest", kind="trait", uses=("rich", "spent"),
+                sql="SELECT r.user_id, s.spent * 2 AS twice FROM audience_rich r JOIN trait_spent s USING (user_id)")
+    url = shop.project.source.url
+    fill(url, "CREATE TABLE money (user_id TEXT, spent NUMERIC)",
+         "INSERT INTO money VALUES ('ann', 9.5), ('bob', 9.25)")
+    for change in ("UPDATE money SET spent = spent + 0.25", "DELETE FROM money WHERE user_id = 'ann'", "SELECT 1"):
+        planned = shop.plan()
+        assert not planned.errors
+        report = shop.sync()
+        assert not report.errors
+        assert [one.key for one in report.runs] == ["spent", "rich", "richest"]
+        assert {one.key: one.members for one in planned.audiences} == {one.key: one.members for one in report.runs}
+        calls = {one.destination: one.calls for one in planned.deliveries}
+        assert calls == {"segment": sum(one.sent for one in report.syncs)}
+        fill(url, change)
+    told = {(name, user_of(call)): value for call in recorder.unique_calls for name, value in call["traits"].items()}
+    assert told == {("spent", "ann"): None, ("spent", "bob"): 9.5, ("rich", "ann"): False, ("rich", "bob"): True,
+                    ("twice", "ann"): None, ("twice", "bob"): 19}
+    shop.store.close()
 
 
 # ---- by schedule

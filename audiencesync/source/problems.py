@@ -11,15 +11,29 @@ from audiencesync.model import Audience
 _LINE = re.compile(r"^LINE (\d+):", re.MULTILINE)
 _WORD = re.compile(r"(?:near|column|table|relation|function|name|no such \w+:) ?[\"']?([\w.]+)")
 
+_USED = re.compile(r"(?:table|relation|name)\b\W*(audience|trait)_(\w+)", re.IGNORECASE)
+"""The name of another computation's table, which is not there."""
+
 
 def wrong(audience: Audience, message: str, *, hint: str = "", at: tuple[int, int] | None = None) -> QueryError:
     """A QueryError that names the file; `at` is an offset in the SQL and a width, without it the SQL's beginning."""
     sql = audience.sql
+    if audience.declared:
+        return _about_declared(audience, message, hint, at)
     offset, width = at or (len(sql) - len(sql.lstrip()), 1)
     begin = sql.rfind("\n", 0, offset) + 1
     snippet = sql[begin:].split("\n", 1)[0].rstrip() if at else ""
     return QueryError(str(Problem(str(audience.path), audience.line + sql.count("\n", 0, offset), offset - begin + 1,
                                   message, hint=hint, snippet=snippet, width=width)))
+
+
+def _about_declared(audience: Audience, message: str, hint: str, at: tuple[int, int] | None) -> QueryError:
+    """Nobody wrote this SQL, so the file is named, and the columns are those that audiencesync.yml names."""
+    said = audience.sql[at[0]:at[0] + at[1]] if at else ""
+    about = f"{said}: " if said and said not in message else ""
+    columns = "tables and columns are named under  events:  in audiencesync.yml; `audiencesync show` has --sql"
+    return QueryError(str(Problem(str(audience.path), audience.line, 1, f"{about}{message}",
+                                  hint=f"{hint}; {columns}" if hint else columns)))
 
 
 def refused(audience: Audience, said: str, *, hint: str = "", private: bool = False) -> QueryError:
@@ -30,6 +44,8 @@ def refused(audience: Audience, said: str, *, hint: str = "", private: bool = Fa
     first = said.strip().split("\n", 1)[0].strip()
     if private:
         first = re.sub(r"([\"']).*\1", r"\1...\1", first)
+    if (used := _USED.search(first)) is not None and used[2] not in audience.uses:
+        hint = f"the members or values of {used[2]} are a table with  uses: [{used[2]}]  in the header"
     return wrong(audience, f"the source says: {first}", hint=hint, at=_place(audience.sql, said))
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from audiencesync.errors import AudiencesyncError, SourceUnavailable, UsageError
 from audiencesync.model import Audience, Chunk, Shipped, SourceSettings
 from audiencesync.source.base import CHUNK, Answer, Question, Source
 from audiencesync.source.problems import need_file, refused, wrong
-from audiencesync.source.shipped import USER, ShippedColumn, columns, quoted, watched
+from audiencesync.source.shipped import USER, ShippedColumn, columns, parsed, quoted, watched
 from audiencesync.source.statement import ONE
 from audiencesync.source.watch import Watch
 
@@ -162,16 +163,17 @@ def _fill(connection: sqlite3.Connection, table: Shipped, watch: Watch) -> None:
 
 
 def _rows(chunk: Chunk, beside: Sequence[ShippedColumn]) -> Iterator[Sequence[Any]]:
-    """Rows as the driver takes them; numbers are what SQLite has, whose decimals are binary."""
+    """Rows as the driver takes them; of decimals SQLite keeps what it can, which are some fifteen digits."""
     if not beside:
         return zip(chunk.ids, strict=True)
-    texts = (orjson.loads(text) for text in chunk.values or ())
-    return ((user, *(_kept(values.get(column.trait), column.kind) for column in beside))
-            for user, values in zip(chunk.ids, texts, strict=True))
+    return ((user, *(_kept(values.get(column.trait)) for column in beside))
+            for user, values in zip(chunk.ids, parsed(chunk), strict=True))
 
 
-def _kept(value: Any, kind: str) -> Any:
-    return orjson.dumps(value).decode() if kind == "list" and value is not None else value
+def _kept(value: Any) -> Any:
+    if isinstance(value, list):
+        return orjson.dumps(value).decode()
+    return str(value) if isinstance(value, Decimal) else value
 
 
 def _bound(value: object) -> object:
