@@ -125,7 +125,7 @@ def _definition(one: Audience) -> dict[str, object]:
 def text(seen: Portrait, zone: tzinfo) -> str:
     """One audience for people."""
     parts = [_facts(seen)]
-    if seen.definition:
+    if seen.definition and not seen.definition.declared:
         parts.append("\n".join(f"    {line}" for line in seen.definition.sql.strip("\n").splitlines()))
     if seen.runs:
         parts.append(runs_table(seen.runs, zone))

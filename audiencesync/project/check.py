@@ -34,7 +34,12 @@ def dialect_of(url: str) -> str | None:
 
 
 def check_sql(audience: Audience, dialect: str | None) -> Iterator[Problem]:
-    """Every mistake in an audience's SQL that its text shows; what only the database knows for sure is a warning."""
+    """Every mistake in an audience's SQL that its text shows; what only the database knows for sure is a warning.
+
+    SQL that nobody wrote has none.
+    """
+    if audience.declared:
+        return
     import logging
 
     import sqlglot

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from audiencesync.model import ID_COLUMNS, Audience, Destination, Variable
 from audiencesync.naming import key_of
 from audiencesync.project.document import Document, Loc, parse
-from audiencesync.project.page import Page, Place, did_you_mean, read_page
-from audiencesync.project.settings import Defaults, Header, merged_guard
-from audiencesync.project.traits import check_trait, kind_of, missing_text, sending
+from audiencesync.project.files import DECLARED
+from audiencesync.project.page import START, Page, Place, did_you_mean, read_page
+from audiencesync.project.settings import Defaults, EventsTable, Header, merged_guard
+from audiencesync.project.traits import FOLDER, check_trait, kind_of, missing_text, sending
 from audiencesync.project.uses import check_uses
 from audiencesync.project.validation import salvaged, validated
 from audiencesync.project.values import parse_variable
@@ -21,17 +23,22 @@ _HEADER = re.compile(r"(?:\s|--[^\n]*(?:\n|\Z))*/\*\s*audiencesync(?=\s|\*/)(?P<
 _STRAY = re.compile(r"/\*\s*audiencesync(?=\s|\*/)")
 _NOTHING = re.compile(r"--[^\n]*|/\*.*?\*/|[\s;]+", re.DOTALL)
 
+H = TypeVar("H", bound=Header)
+
 
 @dataclass(frozen=True)
 class Surroundings:
     """What audiencesync.yml gives to every audience.
 
-    `destinations` holds None for a name whose settings are wrong, and is None itself when no name is known.
+    `destinations` holds None for a name whose settings are wrong, and is None itself when no name is known. `backend`
+    is SQLAlchemy's name of the source's database, None when it is not known.
     """
 
     destinations: Mapping[str, Destination | None] | None = None
     defaults: Defaults = field(default_factory=Defaults)
     variables: Mapping[str, Variable] = field(default_factory=dict)
+    events: EventsTable | None = None
+    backend: str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,8 @@ def read_definitions(root: Path, paths: Iterable[Path],
 
 
 def _read(page: Page, surroundings: Surroundings) -> Definition | None:
+    if page.file.lower().endswith(DECLARED):
+        return _read_declared(page, surroundings)
     match = _HEADER.match(page.text)
     if match and not match["end"]:
         page.mistake(_place(page.text, page.text.rindex("audiencesync", 0, match.start("yaml"))),
@@ -74,18 +83,47 @@ def _read(page: Page, surroundings: Surroundings) -> Definition | None:
     document = parse(page, before + match["yaml"] if match else "", may_be_empty=True)
     if not document.sound:
         return None
-    checked = validated(Header, document.data, document)
-    header = checked or salvaged(Header, document.data)
-    key = _key(page, document, header)
-    kind = header.kind or kind_of(page.file)
-    check_trait(header, kind, document)
-    _check_destinations(header, document, surroundings.destinations)
+    header, key, sound = _headed(Header, document, surroundings)
     if key is None:
         return None
-    audience = _audience(header, kind, key, Path(page.file), body, surroundings)
-    if checked:
+    audience = _audience(header, header.kind or kind_of(page.file), key, Path(page.file), body, surroundings)
+    if sound:
         _check_needs(audience, document, surroundings.destinations or {})
     return Definition(audience, document)
+
+
+def _read_declared(page: Page, surroundings: Surroundings) -> Definition | None:
+    """A trait without SQL, as if the SQL that it comes to were written in its file."""
+    if kind_of(page.file) != "trait":
+        page.mistake(START, f"a trait without SQL lies in the folder {FOLDER}",
+                     hint="move it there; an audience is a .sql file, and its tests are a .test.yml")
+        return None
+    document = parse(page, page.text)
+    if not document.sound:
+        return None
+    from audiencesync.project import declared
+
+    header, key, sound = _headed(declared.DeclaredFile, document, surroundings)
+    compiled = declared.compiled(header, key, document, surroundings.events, surroundings.backend)
+    if key is None:
+        return None
+    body = _Body(compiled.sql if compiled else "", document.place(("trait",), key=True).line)
+    audience = _audience(header, "trait", key, Path(page.file), body, surroundings)
+    if compiled:
+        audience = replace(audience, variables=compiled.variables, types={key: compiled.type})
+    if sound:
+        _check_needs(audience, document, surroundings.destinations or {})
+    return Definition(audience, document)
+
+
+def _headed(model: type[H], document: Document, surroundings: Surroundings) -> tuple[H, str | None, bool]:
+    """A file's header as far as it is sound, its key, and whether there was no mistake in it."""
+    checked = validated(model, document.data, document)
+    header = checked or salvaged(model, document.data)
+    key = _key(document.page, document, header)
+    check_trait(header, header.kind or kind_of(document.page.file), document)
+    _check_destinations(header, document, surroundings.destinations)
+    return header, key, checked is not None
 
 
 @dataclass(frozen=True)
@@ -139,8 +177,9 @@ def _key(page: Page, document: Document, header: Header) -> str | None:
         document.mistake(("name",), str(error))
         return None
     if key != stem:
+        ending = Path(page.file).suffix
         document.mistake(("key",) if header.key else ("name",), f"the key is {key!r}, but the file is called {stem!r}",
-                         hint=f"rename the file to {key}.sql, or write  key: {stem}  to keep that key",
+                         hint=f"rename the file to {key}{ending}, or write  key: {stem}  to keep that key",
                          severity="warning")
     if key in header.include:
         document.mistake(("include", header.include.index(key)), f"{key!r} is the audience's own key")
@@ -159,8 +198,9 @@ def _check_needs(audience: Audience, document: Document, known: Mapping[str, Des
         for column in destination.needs if destination else ():
             if column not in audience.include and not _is_the_id(column, audience.sql):
                 document.mistake(("include",), f"destination {name!r} needs the column {column!r}", key=True,
-                                 hint=f"write  include: [{', '.join([*audience.include, column])}]  in the header "
-                                      "and select the column")
+                                 hint="write the trait in SQL, or name other destinations" if audience.declared else
+                                 f"write  include: [{', '.join([*audience.include, column])}]  in the header "
+                                 "and select the column")
 
 
 def _is_the_id(column: str, sql: str) -> bool:

@@ -10,12 +10,18 @@ FILE = "audiencesync.yml"
 ENVIRONMENT = ".env"
 FOLDERS = ("audiences", "traits")
 
+DECLARED = (".yml", ".yaml")
+"""How the files of traits without SQL end."""
+
+_TESTS = tuple(f".test{ending}" for ending in DECLARED)
+
 Signature = tuple[tuple[str, int, int, int], ...]
 
 
 def definition_files(root: Path) -> tuple[list[Path], list[OSError]]:
-    """Every .sql file in the project's folders, in order, and why a folder could not be looked into.
+    """Every file in the project's folders that defines something, and why a folder could not be looked into.
 
+    They are .sql files and traits without SQL, in order.
     What is hidden, by a dot before its name, is left out; what vanishes meanwhile was never there.
     """
     found: list[Path] = []
@@ -24,9 +30,13 @@ def definition_files(root: Path) -> tuple[list[Path], list[OSError]]:
         for folder, folders, files in os.walk(root / top, onerror=errors.append):
             folders[:] = [name for name in folders if not name.startswith(".")]
             paths = (Path(folder, name) for name in files if not name.startswith("."))
-            found += [path for path in paths if path.suffix.lower() == ".sql" and is_file(path)]
+            found += [path for path in paths if _defines(path.name.lower()) and is_file(path)]
     gone = (FileNotFoundError, NotADirectoryError)
     return sorted(found), [error for error in errors if not isinstance(error, gone)]
+
+
+def _defines(name: str) -> bool:
+    return name.endswith((".sql", *DECLARED)) and not name.endswith(_TESTS)
 
 
 def is_file(path: Path) -> bool:

@@ -60,7 +60,8 @@ def survey(root: Path, *, registry: Registry, environment: Mapping[str, str] | N
     destinations = _Tables(document, variables, registry, root).made() if document.sound else None
     check_channels(document)
     defaults, shared = _shared(settings, document)
-    surroundings = Surroundings(destinations, defaults, shared)
+    surroundings = Surroundings(destinations, defaults, shared, settings.events if settings else None,
+                                _backend(settings.source.url) if settings else None)
     _check_defaults(surroundings, document)
     paths, unread = definition_files(root)
     definitions, pages = read_definitions(root, paths, surroundings)
@@ -92,6 +93,11 @@ def anchored(url: str, root: Path) -> str:
     if match is None or PurePath(match["path"]).is_absolute() or match["path"].startswith("md:"):
         return url
     return f"{match['scheme']}{(root / match['path']).as_posix()}{match['query']}"
+
+
+def _backend(url: str) -> str:
+    """SQLAlchemy's name of a database."""
+    return url.partition("://")[0].partition("+")[0].lower()
 
 
 def _main_page(root: Path) -> Page:

@@ -27,6 +27,7 @@ from audiencesync.project.values import (
     Share,
     SourceUrl,
     StateUrl,
+    TableName,
     Text,
     Timezone,
     Value,
@@ -87,6 +88,17 @@ class AlertTable(_Strict):
     name: ChannelName | None = Field(None, description="What it is called in logs; its type when this is missing.")
 
 
+class EventsTable(_Strict):
+    """Where events lie that traits without SQL are computed from; the others are columns of the table."""
+
+    table: TableName = Field(description="The table or view, with its schema if need be: analytics.events.")
+    user: Text = Field("user_id", description="Whose event it is; events of nobody are left out.")
+    event: Text | None = Field("event", description="The event's name; null where every row is the same event.")
+    at: Text = Field("at", description="When it happened, in UTC where the column knows no zone.")
+    properties: Text | None = Field(
+        "properties", description="The event's properties as JSON; null where properties are columns of the table.")
+
+
 class ProjectFile(_Strict):
     """audiencesync.yml; the settings of a destination are checked by its own class."""
 
@@ -102,6 +114,7 @@ class ProjectFile(_Strict):
     alerts: tuple[AlertTable, ...] = Field((), description="Who is told of trouble.")
     destinations: dict[DestinationName, dict[str, object]] = Field(default={}, description="Who can be told.")
     vars: dict[VariableName, Value] = Field(default={}, description="Bound parameters of every query.")
+    events: EventsTable | None = Field(None, description="Where traits without SQL find events.")
 
 
 class Events(_Strict):

@@ -30,6 +30,13 @@ def _text(value: str) -> str:
     return value.strip()
 
 
+def _table(name: str) -> str:
+    parts = _text(name).split(".")
+    if not all(parts) or len(parts) > 2:
+        raise ValueError(f"{name!r} is no table; write events or analytics.events")
+    return name.strip()
+
+
 def _query(sql: str) -> str:
     if not sql.strip():
         raise ValueError("it is empty")
@@ -169,6 +176,7 @@ Missing = Annotated[object, BeforeValidator(_missing), WithJsonSchema(
     {"type": ["string", "number", "boolean"], "examples": ["clear", "keep", 0], "default": "clear"})]
 Kind = Literal["boolean", "number", "string", "timestamp", "list"]
 Sending = Literal["identify", "track", "both"]
+TableName = Annotated[str, AfterValidator(_table)]
 Names = Annotated[tuple[Text, ...], AfterValidator(_distinct)]
 Columns = Annotated[tuple[Text, ...], AfterValidator(_include)]
 Key = Annotated[str, AfterValidator(check_key)]
