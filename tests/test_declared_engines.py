@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from sqlalchemy import create_engine, text
 from audiencesync.model import Audience, SourceSettings
 from audiencesync.project import load
 from audiencesync.source import Source, open_source
-from tests.databases import PostgresServer
 from tests.project_files import write
 
 NOW = datetime(2026, 6, 30, 12, tzinfo=UTC)
@@ -41,7 +39,7 @@ def of(user: str | None, *values: Any, at: str = JUNE) -> list[Event]:
 
 def totals(function: str, events: list[Event], declared: str = "", /, **expected: str) -> Case:
     """A case of an aggregation of the property p."""
-    return Case(f"{function} {declared}", events,
+    return Case(f"{function} {declared} {expected}", events,
                 f"trait: aggregation\nfunction: {function}\nproperty: p\n{declared}", **expected)
 
 
@@ -190,30 +188,6 @@ def fill_postgresql(url: str, rows: list[tuple[object, ...]]) -> None:
     engine.dispose()
 
 
-Asked = dict[str, tuple[Source, dict[str, Audience]]]
-
-
-@pytest.fixture(scope="module")
-def asked(tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer) -> Iterator[Asked]:
-    """Each engine's source, with the same events, and the traits as they are compiled for it."""
-    rows: list[tuple[object, ...]] = [(user, f"event {number}", at, properties) for number, case in enumerate(CASES)
-                                      for user, at, properties in case.events]
-    root = tmp_path_factory.mktemp("declared")
-    files = {f"traits/t{number}.yml": f"event: event {number}\n{case.declared}" for number, case in enumerate(CASES)}
-    found: Asked = {}
-    with ExitStack() as stack, postgres_server.database() as postgresql:
-        urls = {"sqlite": f"sqlite:///{root}/shop.db", "duckdb": f"duckdb:///{root}/shop.duckdb",
-                "postgresql": postgresql}
-        fill_sqlite(f"{root}/shop.db", rows)
-        fill_duckdb(f"{root}/shop.duckdb", rows)
-        fill_postgresql(postgresql, rows)
-        for engine, url in urls.items():
-            project = load(write(root / engine, {"audiencesync.yml": MAIN % url, **files}), registry={}, environment={})
-            found[engine] = (stack.enter_context(open_source(SourceSettings(url))),
-                             {audience.key: audience for audience in project.audiences})
-        yield found
-
-
 def values(source: Source, audience: Audience) -> dict[str, str]:
     """Each user's value as JSON text; a user without one must not be there at all."""
     result = source.read(audience, NOW)
@@ -221,11 +195,20 @@ def values(source: Source, audience: Audience) -> dict[str, str]:
             for chunk in result.chunks for user, text in zip(chunk.ids, chunk.values or (), strict=True)}
 
 
-@pytest.mark.parametrize("number", range(len(CASES)), ids=[case.name for case in CASES])
 @pytest.mark.parametrize("engine", ["sqlite", "postgresql", "duckdb"])
-def test_every_engine_gives_the_value(asked: Asked, engine: str, number: int) -> None:
-    source, audiences = asked[engine]
-    assert values(source, audiences[f"t{number}"]) == CASES[number].expected
+def test_every_engine_gives_the_same_values(tmp_path: Path, request: pytest.FixtureRequest, engine: str) -> None:
+    path = str(tmp_path / "shop.db")
+    url = request.getfixturevalue("postgres_url") if engine == "postgresql" else f"{engine}:///{path}"
+    fill = {"sqlite": fill_sqlite, "postgresql": fill_postgresql, "duckdb": fill_duckdb}[engine]
+    fill(url if engine == "postgresql" else path,
+         [(user, f"event {number}", at, properties) for number, case in enumerate(CASES)
+          for user, at, properties in case.events])
+    files = {f"traits/t{number}.yml": f"event: event {number}\n{case.declared}" for number, case in enumerate(CASES)}
+    project = load(write(tmp_path, {"audiencesync.yml": MAIN % url, **files}), registry={}, environment={})
+    with open_source(project.source) as source:
+        found = {audience.key: values(source, audience) for audience in project.audiences}
+    assert {case.name: found[f"t{number}"] for number, case in enumerate(CASES)} == {
+        case.name: case.expected for case in CASES}
 
 
 PLAIN = """

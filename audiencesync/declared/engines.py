@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from sqlalchemy import (
+    CTE,
     DateTime,
     Dialect,
     Numeric,
@@ -76,6 +77,10 @@ class Engine(ABC):
     @abstractmethod
     def number(self, json: Element) -> Element:
         """The number that it is or spells, or else NULL."""
+
+    def kept(self, rows: CTE) -> CTE:
+        """Rows whose columns are read more than once."""
+        return rows
 
     def truth(self, json: Element) -> Element:
         """True or false, or else NULL."""

@@ -116,7 +116,7 @@ class _Query:
         counted = [source.c[events.user].is_not(null()), *self._in_window(at)]
         if events.event is not None and self.trait.event is not None:
             counted.insert(0, source.c[events.event] == self._bind("event", self.trait.event))
-        return select(*columns).where(*counted).cte("seen")
+        return self.engine.kept(select(*columns).where(*counted).cte("seen"))
 
     def _property(self, source: Any, path: Path, name: str) -> Element:
         if self.events.properties is None:
@@ -140,7 +140,7 @@ class _Query:
     def _valued(self, found: CTE) -> CTE:
         """The events that have a value."""
         value = self.engine.shown(found.c.moment) if self.trait.path is None else self._typed(found.c.property)
-        pairs = select(found.c.person, found.c.moment, value.label("value")).cte("valued")
+        pairs = self.engine.kept(select(found.c.person, found.c.moment, value.label("value")).cte("valued"))
         return select(pairs).where(pairs.c.value.is_not(null())).cte("known")
 
     def _typed(self, json: Element) -> Element:

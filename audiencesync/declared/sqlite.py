@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Numeric, Subquery, Text, and_, case, cast, func, literal_column, null, select
+from sqlalchemy import CTE, Numeric, Subquery, Text, and_, case, cast, func, literal_column, null, select
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.sql import Select
 
@@ -49,6 +49,10 @@ class Sqlite(Engine):
         number = cast(value, Numeric())
         numeric = func.json_type(json).in_([word(kind) for kind in ("integer", "real", "text")])
         return case((and_(numeric, number == value, func.abs(number) < literal_column("1e28")), number))
+
+    def kept(self, rows: CTE) -> CTE:
+        """Each column would be computed again wherever it is named (measured: three times slower)."""
+        return rows.prefix_with("MATERIALIZED")
 
     def truth(self, json: Element) -> Element:
         """A column says 1 and 0 for them."""
