@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -257,3 +259,11 @@ def test_what_parameters_are_is_shown_before_the_sql(tmp_path: Path) -> None:
     shop.write("traits/x.yml", "trait: event_counter\nevent: \"it's\"\nwindow: last 30 days\n")
     lines = shop.run("show", "x", "--sql").out.splitlines()
     assert lines[:2] == ['-- :after = "now - 30d"', '-- :event = "it\'s"']
+
+
+def test_a_project_in_sql_alone_pays_nothing_for_traits_without(tmp_path: Path) -> None:
+    write(tmp_path, {"audiencesync.yml": 'name: shop\nsource: {url: "sqlite:///shop.db"}\n',
+                     "traits/x.sql": "SELECT user_id, 1 AS n FROM orders"})
+    script = ("import sys; from pathlib import Path; from audiencesync.project import load; "
+              "load(Path(sys.argv[1]), registry={}, environment={}); assert 'sqlalchemy' not in sys.modules")
+    subprocess.run([sys.executable, "-c", script, tmp_path], check=True)
