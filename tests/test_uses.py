@@ -428,6 +428,20 @@ def test_what_fails_in_a_slot_takes_its_readers_along_until_it_is_mended(office:
     assert not office.look(2.4).runs
 
 
+def test_what_failed_at_another_host_is_known_here(office: Office) -> None:
+    from audiencesync.store import leases
+    from audiencesync.sync.due import LIFE
+
+    office.look(0)
+    office.change("vip", sql="SELECT user_id FROM nowhere")
+    office.clock.hour(2)
+    lease = leases.acquire(office.store, "computation:readers", holder="host two/1/1", life=LIFE)
+    assert [run.key for run in office.look(2).runs] == ["vip"]
+    leases.release(office.store, lease)
+    [only] = office.look(2.01).runs
+    assert (only.status, only.error) == ("failed", "readers is not computed, since vip, which it uses, could not be")
+
+
 def test_of_another_schedule_only_the_first_run_is_waited_for(office: Office) -> None:
     office.change("vip", schedule="every 1d")
     assert [run.key for run in office.look(0).runs] == ["vip", "readers"]
