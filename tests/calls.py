@@ -24,3 +24,8 @@ def true(user: str, span: int = 0, **columns: object) -> Call:
 def false(user: str, span: int = 0) -> Call:
     """Somebody who left."""
     return Call(user, span, False, None)
+
+
+def computed(user: str, span: int = 0, *, columns: dict[str, object] | None = None, **values: object) -> Call:
+    """What a user is told of a computed trait, with his included columns."""
+    return Call(user, span, orjson.dumps(values).decode(), orjson.dumps(columns).decode() if columns else None)

@@ -77,13 +77,14 @@ def test_whom_it_knows_goes_by_mass_updates_of_one_value_each() -> None:
                                   **{(user, "big_spender"): True for at, user in enumerate(users) if at % 2}}
 
 
-def test_a_user_is_under_way_once_and_all_his_traits_arrive() -> None:
+@pytest.mark.parametrize(("users", "requests"), [(["ann", "bob"], [3, 3]), ([f"u{at}" for at in range(5)], [5, 5, 5])])
+def test_a_user_is_under_way_once_and_all_his_traits_arrive(users: list[str], requests: list[int]) -> None:
     with UserComFake() as server:
-        first = bring(server, true("ann"), true("bob"))
-        second = bring(server, *(Call(user, span, span == 1, "{}" if span == 1 else None) for user in ("ann", "bob")
+        first = bring(server, *map(true, users))
+        second = bring(server, *(Call(user, span, span == 1, "{}" if span == 1 else None) for user in users
                                  for span in range(3)), before=first)
-        assert [len(batch.calls) for batch in second.sent] == [2, 2, 2]
-        assert server.holds() == {(user, key): key == "big_spender" for user in ("ann", "bob") for key in KEYS}
+        assert [len(batch.calls) for batch in second.sent] == requests
+        assert server.holds() == {(user, key): key == "big_spender" for user in users for key in KEYS}
 
 
 @pytest.mark.parametrize("user", AWKWARD)

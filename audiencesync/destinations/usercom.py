@@ -12,11 +12,14 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from audiencesync.destinations.api import Api, clock_words
-from audiencesync.destinations.people import People, compact, one_word
+from audiencesync.destinations.people import People, one_word
 from audiencesync.destinations.usercom_channel import UserComChannel, who
-from audiencesync.destinations.usercom_people import UserComPacker, ways_to
-from audiencesync.errors import AccountRefused, CallsRefused, KeyRefused, NotThere, Unanswered
+from audiencesync.destinations.usercom_fields import Attributes
+from audiencesync.destinations.usercom_packer import UserComPacker
+from audiencesync.destinations.usercom_people import ways_to
+from audiencesync.errors import KeyRefused, NotThere
 from audiencesync.model import Channel, Content, Packer, Person, Trait
+from audiencesync.model.destination import NO_KINDS
 from audiencesync.schedule import Rate, RateLimit
 
 KEY_LENGTH = 64
@@ -25,26 +28,22 @@ KEY_LENGTH = 64
 RIGHT_KEY = ("the API wants a key of App settings > Advanced > Public REST API keys; one of App settings > Advanced > "
              "Segment API keys is for Segment alone")
 
-SAFE_NAME, LONGEST_NAME = 32, 255
-"""Characters of an attribute's name: the pages on creating an attribute and on mass updates differ."""
-
-OWN = ("id", "custom_id", "user_id", "user_key", "email", "name", "first_name", "last_name", "phone_number", "gender",
-       "status", "city", "country", "region", "tags", "lists", "companies", "unsubscribed", "attributes")
-"""A user's own fields, which a trait of that name would overwrite."""
-
-MOST_PAGES = 500
-"""Pages of attributes that are read, of 100 at most each; a list without an end is an error."""
-
 LONGEST_REPLY = 2_000_000
 """Bytes: a whole user with hundreds of attributes, or a page of attributes."""
 
 
 class UserCom(People):
-    """Boolean attributes of people, who are named by their custom id (the user id), or by their email if that is it.
+    """Attributes of people, who are named by their custom id (the user id), or by their email if that is it.
 
     Included columns with the names of Segment's standard traits become User.com's own fields. A name of more than 40
     characters or a phone of more than 64 is left out, since User.com refuses it and the user with it. Other columns
-    arrive where an attribute of their name exists.
+    arrive where an attribute of their name exists. An audience is a boolean attribute; computed traits are boolean,
+    float, string and datetime ones, a list is text with commas. A value that many users share is told by mass updates,
+    all others by one request for a user.
+
+    Events are told one by one to `/events/`, when the user is there. They cannot be declared by the API: their
+    attributes are defined in the app, in Contact Data & Events. User.com knows no event again, so one whose answer was
+    lost may be there twice, with the same instant.
     """
 
     type: ClassVar[str] = "usercom"
@@ -54,6 +53,7 @@ class UserCom(People):
     identifies: ClassVar[str] = "custom_id, which is the user id or else the anonymous id; email where that is the id"
     unknown: ClassVar[str] = "created with the first true"
     published: ClassVar[str] = "none; 5 requests a second are assumed"
+    sends: ClassVar[tuple[str, ...]] = ("identify", "track", "both")
     reads_back: ClassVar[bool] = True
     example_answer: ClassVar[bytes] = (
         b'{"id": 5577, "order_completed_last_30days": true, "next": null, "results": ['
@@ -65,6 +65,8 @@ class UserCom(People):
     batch: int = Field(100, ge=1, le=10_000, description="Users in one mass update; what it takes is not published.")
     mass_update_by: Literal["custom_id", "id"] = Field(
         "custom_id", description="Whether mass updates name users by their custom id or by User.com's own number.")
+    clear: Literal["null", "empty"] = Field(
+        "null", description="What empties an attribute: null, or an empty text; which one is not published.")
     concurrency: int = Field(2, ge=1, le=64, description="Requests under way at once, at most.")
 
     @field_validator("api_key")
@@ -100,7 +102,8 @@ class UserCom(People):
 
     def packer(self, content: Content) -> Packer:
         """How the calls of one sync become requests."""
-        return UserComPacker(content, most=self.batch, by_number=self.mass_update_by == "id", create=self.create_users)
+        return UserComPacker(content, most=self.batch, by_number=self.mass_update_by == "id", create=self.create_users,
+                             nothing="" if self.clear == "empty" else None)
 
     def channel(self) -> Channel:
         """A connection of its own."""
@@ -129,47 +132,11 @@ class UserCom(People):
         if words := clock_words(reply):
             yield words
 
-    def prepare(self, keys: Sequence[str], *, create: bool) -> Iterator[Trait]:
-        """See that each key is an attribute of type boolean: what is not declared becomes text or is dropped."""
+    def prepare(self, keys: Sequence[str], *, create: bool, kinds: Mapping[str, str] = NO_KINDS) -> Iterator[Trait]:
+        """See that each trait is an attribute of its type: what is not declared becomes text or is dropped."""
         with closing(self.api()) as api:
-            there = self._attributes(api) if keys else {}
-            for key in keys:
-                if len(key) > LONGEST_NAME:
-                    yield Trait(key, "wrong", f"longer than the {LONGEST_NAME} characters of an attribute's name")
-                elif key in OWN:
-                    yield Trait(key, "wrong", f"{key} is a field of User.com's own: give the audience another key")
-                elif key in there:
-                    yield _trait(key, there[key], "ready")
-                elif create:
-                    yield self._declare(api, key)
-                else:
-                    yield Trait(key, "missing", f"there is no attribute {key}{_long(key)}")
-
-    def _declare(self, api: Api, key: str) -> Trait:
-        body = compact({"value_type": "boolean", "name": key, "content_type": "clientuser"})
-        try:
-            made = api.ask("POST /attributes/", body, seconds=self.timeout.total_seconds()).json()
-        except CallsRefused as error:
-            return Trait(key, "wrong", f"the attribute {key} could not be made: {error}{_long(key)}")
-        return _trait(key, made.get("value_type", "boolean") if isinstance(made, dict) else "boolean", "made")
-
-    def _attributes(self, api: Api) -> dict[str, str]:
-        """The type of each attribute of users; the key never follows a page's address to another host."""
-        found: dict[str, str] = {}
-        query: str | None = ""
-        for _ in range(MOST_PAGES):
-            said = api.ask(f"GET /attributes/{query}", seconds=self.timeout.total_seconds()).json()
-            listed = said.get("results") if isinstance(said, dict) else said
-            if not isinstance(listed, list):
-                raise Unanswered("User.com's list of attributes is none")
-            for one in listed:
-                if isinstance(one, dict) and one.get("content_type", "user") in ("user", "clientuser"):
-                    names = (one.get("name"), one.get("name_std"))  # what it is addressed by comes last, and counts
-                    found |= {name: str(one.get("value_type")) for name in names if isinstance(name, str)}
-            query = _next(said, self.base)
-            if query is None:
-                return found
-        raise Unanswered(f"User.com's list of attributes has more than {MOST_PAGES} pages")
+            there = Attributes(api, self.base, seconds=self.timeout.total_seconds())
+            yield from there.prepare(keys, kinds, create=create)
 
     def read_back(self, people: Iterable[Person]) -> Iterator[tuple[Person, Mapping[str, object] | None]]:
         """The attributes of each user, by the number that is remembered of him, else by his own id."""
@@ -186,31 +153,6 @@ class UserCom(People):
             if (user := who(reply.json(), route, person.user_id)) is not None:
                 return _flat(user)
         return None
-
-
-def _next(said: Any, base: str) -> str | None:
-    """The query of the next page; None at the end. Raises AccountRefused when it lies at another host."""
-    url = said.get("next") if isinstance(said, dict) else None
-    if not isinstance(url, str) or not url:
-        return None
-    parts = urlsplit(url)
-    if parts.hostname and parts.hostname != urlsplit(base).hostname:
-        raise AccountRefused("User.com's list of attributes goes on at another host; check url")
-    return f"?{parts.query}"
-
-
-def _trait(key: str, kind: str, status: Literal["ready", "made"]) -> Trait:
-    if kind != "boolean":
-        return Trait(key, "wrong", f"the attribute {key} is of type {kind}, so User.com would ignore true and false: "
-                                   "give the audience another key, or delete that attribute")
-    return Trait(key, status, f"a boolean attribute{_long(key)}")
-
-
-def _long(key: str) -> str:
-    """Words on a name that some of User.com's pages would not allow."""
-    if len(key) <= SAFE_NAME:
-        return ""
-    return f"; warning: {len(key)} characters, where some of User.com's pages allow {SAFE_NAME}"
 
 
 def _flat(user: Mapping[str, Any]) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +23,9 @@ class UserComFake(Fake):
     `slash` is what a path without its last slash gets: 404, 301 or 500. `undeclared` is what becomes of an attribute
     that does not exist: drop, refuse (400), string (made as text). `unknown_ids` of a mass update: ignore or refuse
     (404). `clash` is what an email of another custom id gets: 400, 409 or allow. `shows` attributes flat or as a list.
-    `most` are the ids of a mass update (None: any number), `page` the entries of a list, `revoked` the key.
+    `most` are the ids of a mass update (None: any number), `page` the entries of a list, `revoked` the key. `clears`
+    is what empties an attribute: null or empty text. `nobody` is what an event of an unknown number gets: 404, 400, or
+    200 (dropped); those taken are in `events`, as (number, name, data, seconds).
     """
 
     path = "/api/public"
@@ -30,11 +33,13 @@ class UserComFake(Fake):
     def __init__(self, script: Script = (), *, key: str = KEY, slash: int = 404, undeclared: str = "drop",
                  unknown_ids: str = "ignore", clash: str = "400", shows: str = "flat", most: int | None = 100,
                  page: int = 100, revoked: bool = False, attributes: Mapping[str, str] | None = None,
-                 latency: float = 0.0) -> None:
+                 latency: float = 0.0, clears: str = "null", nobody: int = 404) -> None:
         super().__init__(script, latency=latency)
         self.key, self.slash, self.undeclared, self.unknown_ids = key, slash, undeclared, unknown_ids
         self.clash, self.shows, self.most, self.page, self.revoked = clash, shows, most, page, revoked
+        self.clears, self.nobody = clears, nobody
         self.attributes: dict[str, str] = dict(attributes or {})
+        self.events: list[tuple[int, str, dict[str, Any], int]] = []
         self.people = Table("custom_id", "email", "phone_number")
         self.routes: Counter[str] = Counter()
         self.next_pages_at = ""
@@ -66,7 +71,7 @@ class UserComFake(Fake):
         named = names and (method == "POST" or names[0].startswith("mass"))
         self.routes[f"{method} {place}/{names[0] if named else '*'}"] += 1
         handler = {"users": self._users, "users-by-id": self._by_custom_id, "attributes": self._attributes,
-                   "attribute-type": self._type}.get(place)
+                   "attribute-type": self._type, "events": self._events}.get(place)
         answer = handler(method, names, query, body) if handler else None
         if answer is None:
             self.violations.append(f"no such route: {method} {'/'.join(path)}")
@@ -154,13 +159,43 @@ class UserComFake(Fake):
             return {name: ["There is no such attribute."]}
         if kind is None and self.undeclared == "string":
             kind = self.attributes[name] = "string"
-        if kind == "boolean" and isinstance(value, bool):
-            person["attributes"][name] = value
-        elif kind == "string":
-            person["attributes"][name] = str(value)
-        elif kind in ("integer", "float", "fixed") and isinstance(value, int | float) and not isinstance(value, bool):
-            person["attributes"][name] = value
+        found = self._converted(kind, value)
+        if found is not None or (kind is not None and value == (None if self.clears == "null" else "")):
+            person["attributes"][name] = found
         return {}
+
+    def _converted(self, kind: str | None, value: Any) -> Any:
+        """A value as an attribute of this type keeps it; None where it cannot."""
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is None or (value == "" and self.clears == "empty"):
+            return None
+        if kind == "string":
+            return str(value)
+        if kind == "datetime" and isinstance(value, str):
+            return value if re.fullmatch(r"\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?)?", value) else None
+        if kind == "float" and number:
+            return float(value)
+        fits = {"boolean": isinstance(value, bool), "integer": number and value == int(value)}
+        return value if kind and fits.get(kind) else None
+
+    def _events(self, method: str, names: list[str], query: Mapping[str, str], body: Any) -> Answer | None:
+        if method != "POST" or names:
+            return None
+        types = {"user_id": int, "name": str, "timestamp": int, "data": dict}
+        if {*body} != {*types} or any(type(body[name]) is not type_ for name, type_ in types.items()):
+            self.violations.append(f"an event of other fields: {body}")
+            return reply({"errors": {"name": ["Not valid."]}}, 400)
+        if body["user_id"] not in self.people and self.nobody != 200:
+            said = {"detail": "Not found."} if self.nobody == 404 else {"errors": {"user_id": ["Invalid pk."]}}
+            return reply(said, self.nobody)
+        if body["user_id"] in self.people:
+            self.events.append((body["user_id"], body["name"], body["data"], body["timestamp"]))
+        return reply({"id": 86 + len(self.events), "created": True})
+
+    def happened(self, custom_id: str) -> list[tuple[str, dict[str, Any]]]:
+        """The events of a user, in their order."""
+        return [(name, data) for number, name, data, _ in self.events
+                if (self.people.get(number) or {}).get("custom_id") == custom_id]
 
     def _mass(self, body: dict[str, Any], kind: type) -> Answer:
         ids = body.get("ids")

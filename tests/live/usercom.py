@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from audiencesync.destinations.usercom import UserCom
-from audiencesync.destinations.usercom_people import CREATE, MASS_BY_CUSTOM_ID
+from audiencesync.destinations.usercom_requests import CREATE, MASS_BY_CUSTOM_ID
 from audiencesync.errors import AccountRefused, CallsRefused, TakenAlready
 from tests.live.question import Account, Question
 from tests.live.talk import Talk, Unaskable

@@ -1,0 +1,61 @@
+"""What calls come to at destinations that tell people apart: traits, events, and who is cheaper told alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from audiencesync.model import Call, Envelope
+
+MOST_IN_TURN = 10
+"""Requests that a user shares with others one after the other; who needs more of them is told alone."""
+
+LITTLE = 1e-9
+
+
+class Event(NamedTuple):
+    """A track event: its name, the trait that it is about, and its properties, as Segment has them."""
+
+    name: str
+    about: str
+    properties: Mapping[str, Any]
+
+
+def is_identify(envelope: Envelope) -> bool:
+    """Whether users hold what is told under this computation."""
+    return envelope.send != "track"
+
+
+def events_of(call: Call, envelope: Envelope) -> Sequence[Event]:
+    """The events of one call: one of an audience, of a computed trait one for each value told; none of identify."""
+    entered, exited, computed = envelope.events
+    if envelope.send == "identify":
+        return ()
+    if isinstance(call.value, bool):
+        name = entered if call.value else exited
+        return (Event(name, envelope.key, {"audience_key": envelope.key, envelope.key: call.value}),)
+    return tuple(Event(computed, name, {"trait_key": name, name: value})
+                 for name, value in call.traits(envelope.key).items())
+
+
+def seconds_of(envelope: Envelope) -> int:
+    """The instant of a computation's calls, in seconds since 1970."""
+    return int(datetime.fromisoformat(envelope.timestamp).timestamp())
+
+
+def alone(parts: Mapping[str, Sequence[Hashable]], most: int) -> set[str]:
+    """The users for whom a request of their own is cheaper than their parts in those of many users.
+
+    `parts` are the requests that each user would share, by what they say; one names at most so many users.
+    """
+    sizes = Counter(part for mine in parts.values() for part in mine)
+    found: set[str] = set()
+    while True:
+        dear = [user for user, mine in parts.items() if user not in found and (
+            len(mine) > MOST_IN_TURN or sum(1 / min(sizes[part], most) for part in mine) > 1 + LITTLE)]
+        if not dear:
+            return found
+        found.update(dear)
+        sizes.subtract(part for user in dear for part in parts[user])
