@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from base64 import b64decode
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from hashlib import sha256
 from math import ceil
 from typing import Any
@@ -24,14 +24,21 @@ class RichpanelFake(Fake):
 
     `nesting` is where custom properties may stand: customer or body. `most_events` of a batch, of which a larger one is
     refused; `always` answers 200 to every batch, also to what is thrown away. `shows` the uid in look-ups or hides it.
+    `nulls` of custom properties clear them, stay there as null, or are refused, as where only empty texts clear.
+    `strict` refuses events of who is no customer, `unwanted` are names of events that it refuses. `data_source` is the
+    key of batches. What was tracked is in `tracked`, by the uid. An event whose user has an email breaks a rule of
+    ours, and it changes that of a customer.
     """
 
     def __init__(self, script: Script = (), *, key: str = KEY, secret: str = SECRET, limit: int = 1_000_000,
                  window: float = 30.0, nesting: str = "customer", most_events: int = 25, always: bool = False,
-                 shows: bool = True, latency: float = 0.0) -> None:
+                 shows: bool = True, nulls: str = "clear", strict: bool = False, unwanted: Collection[str] = (),
+                 data_source: str = "", latency: float = 0.0) -> None:
         super().__init__(script, latency=latency)
         self.key, self.secret, self.limit, self.window = key, secret, limit, window
         self.nesting, self.most_events, self.always, self.shows = nesting, most_events, always, shows
+        self.nulls, self.strict, self.unwanted, self.data_source = nulls, strict, unwanted, data_source or key
+        self.tracked: list[tuple[str, str, dict[str, Any]]] = []
         self.people = Table("email", "phone")
         self.routes: Counter[str] = Counter()
         self.events: list[dict[str, Any]] = []
@@ -39,7 +46,13 @@ class RichpanelFake(Fake):
 
     def holds(self) -> dict[tuple[str, str], object]:
         return {(uid, name): value for uid, person in self.people.items() for name, value in person.items()
-                if isinstance(value, bool)}
+                if not _own(name) and name != "id"}
+
+    def said(self) -> dict[tuple[str, str], object]:
+        """What the last event about each user and key said."""
+        return {(uid, str(properties.get("audience_key", properties.get("trait_key")))):
+                properties[properties.get("audience_key", properties.get("trait_key"))]
+                for uid, _, properties in self.tracked}
 
     def answer(self, request: Request, *, taken: bool) -> Answer:
         with self._lock:
@@ -93,9 +106,20 @@ class RichpanelFake(Fake):
         uid, email = customer["uid"], customer.get("email", "").lower()
         if email and any(one is not self.people.get(uid) for one in self.people.like("email", email)):
             return _error(409, "This email is already used by another customer")
+        said = customer | beside
+        if self.nulls == "refused" and (empty := next((name for name, value in said.items() if value is None), "")):
+            return _error(400, f"{empty} is invalid")
         person = self.people.setdefault(uid, {"id": f"c{len(self.people)}"})
-        person.update(customer | beside)
+        self._set(person, said)
         return reply({"message": "Customer saved", "customer": {"id": person["id"], "uid": uid}})
+
+    def _set(self, person: dict[str, Any], said: Mapping[str, Any]) -> None:
+        gone = {"clear": (None, ""), "refused": ("",), "kept": ()}[self.nulls]
+        for name, value in said.items():
+            if value in gone and not _own(name):
+                person.pop(name, None)
+            else:
+                person[name] = value
 
     def _batch(self, body: Any) -> Answer:
         wrong = self._wrong(body)
@@ -104,7 +128,16 @@ class RichpanelFake(Fake):
         for event in orjson.loads(b64decode(body["hs"]))["events"]:
             self.events.append(event)
             said = event["properties"]
-            self.people.setdefault(said["uid"], {"id": f"c{len(self.people)}"}).update(said)
+            if event["event"] == "identify":
+                self._set(self.people.setdefault(said["uid"], {"id": f"c{len(self.people)}"}), said)
+                continue
+            user = event["userProperties"]
+            if "email" in user:
+                self.violations.append("an event with an email")
+                self.people.get(user["uid"], {})["email"] = user["email"]
+            if user["uid"] not in self.people:
+                self.violations.append("an event of who is no customer")
+            self.tracked.append((user["uid"], event["event"], said))
         return reply({"success": True})
 
     def _wrong(self, body: Any) -> str:
@@ -113,12 +146,20 @@ class RichpanelFake(Fake):
         if body["s"] != sha256((body["hs"] + self.secret).encode()).hexdigest():
             return "the signature is wrong"
         batch = orjson.loads(b64decode(body["hs"]))
-        if batch.get("appClientId") != self.key or batch.get("event") != "send_batch":
+        events = batch["events"]
+        if batch.get("appClientId") != self.data_source or batch.get("event") != "send_batch":
             return "the app is unknown"
-        if len(batch["events"]) > self.most_events:
+        if len(events) > self.most_events:
             return "too many events"
-        if any(one.get("event") != "identify" or not one.get("properties", {}).get("uid") for one in batch["events"]):
+        who = [one.get("properties" if one.get("event") == "identify" else "userProperties", {}).get("uid")
+               for one in events]
+        if not all(who) or any(not one.get("event") or one.get("appClientId") != self.data_source for one in events):
             return "uid is required"
+        if self.strict and any(one["event"] != "identify" and uid not in self.people
+                               for uid, one in zip(who, events, strict=True)):
+            return "no such user"
+        if wrong := next((one["event"] for one in events if one["event"] in self.unwanted), ""):
+            return f"the event {wrong} is unknown"
         return ""
 
 
