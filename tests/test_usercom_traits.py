@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import orjson
 import pytest
@@ -37,7 +38,7 @@ def bring(server: UserComFake, calls: Sequence[Call], *spans: Envelope, before: 
     assert {one.status for one in destination.prepare([*KINDS, "vip"], create=True, kinds=KINDS)} <= {"made", "ready"}
     server.routes.clear()
     made = what or content(*(spans or (trait(),)))
-    packer = Checked(destination, made, read=lambda batch: told(batch, made.envelopes))
+    packer = Checked(destination, made, read=partial(told, envelopes=made.envelopes))
     journal = drive(destination, packer, sorted(calls, key=lambda call: call[:2]), size=1000,
                     remembered=before.remembered if before else {})
     assert server.violations == []
@@ -65,10 +66,11 @@ def known(server: UserComFake, *users: str, **settings: object) -> Journal:
 
 def test_every_kind_of_value_arrives_and_is_read_back() -> None:
     with UserComFake() as server:
-        told = {"revenue": 9.5, "size": "M", "has_ticket": True, "first_at": "2026-11-22T10:00:00Z", "labels": ["a", "b"]}
-        journal = bring(server, [computed("ann", **told)])
+        values = {"revenue": 9.5, "size": "M", "has_ticket": True, "first_at": "2026-11-22T10:00:00Z",
+                  "labels": ["a", "b"]}
+        journal = bring(server, [computed("ann", **values)])
         assert server.routes == {CREATE: 1}
-        held = {**told, "labels": "a, b"}
+        held = {**values, "labels": "a, b"}
         assert server.holds() == {("ann", name): value for name, value in held.items()}
         [(_, found)] = at(server).read_back([Person("ann", "user_id", None, journal.remembered)])
         assert found is not None
@@ -351,10 +353,11 @@ def test_packing_events_keeps_what_packers_promise(send: str) -> None:
         list(destination.prepare(["vip", "dormant"], create=True))
         users = [f"u{number:02}" for number in range(8)]
         calls = [call for user in users for call in (true(user), true(user, 1))]
-        journal = drive(destination, Checked(destination, content(*spans), read=lambda batch: told(batch, spans)), calls)
+        read = partial(told, envelopes=spans)
+        journal = drive(destination, Checked(destination, content(*spans), read=read), calls)
         assert journal.accepted.total() == 16
         gone = [call for user in users for call in (false(user), false(user, 1))]
-        again = drive(destination, Checked(destination, content(*spans), read=lambda batch: told(batch, spans)), gone,
+        again = drive(destination, Checked(destination, content(*spans), read=read), gone,
                       remembered=journal.remembered)
         assert again.accepted.total() == 16
         assert len(server.events) == 16

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from audiencesync.model import Call, Envelope
 
@@ -13,6 +13,11 @@ MOST_IN_TURN = 10
 """Requests that a user shares with others one after the other; who needs more of them is told alone."""
 
 LITTLE = 1e-9
+
+SEPARATOR = ", "
+"""Between the items of a list that becomes text."""
+
+Part = TypeVar("Part", bound=Hashable)
 
 
 class Event(NamedTuple):
@@ -40,12 +45,17 @@ def events_of(call: Call, envelope: Envelope) -> Sequence[Event]:
                  for name, value in call.traits(envelope.key).items())
 
 
+def plain_value(value: Any, *, nothing: str | None) -> Any:
+    """A value where there are no lists: one becomes text; `nothing` stands for a trait that a user has no more."""
+    return nothing if value is None else SEPARATOR.join(value) if isinstance(value, list) else value
+
+
 def seconds_of(envelope: Envelope) -> int:
     """The instant of a computation's calls, in seconds since 1970."""
     return int(datetime.fromisoformat(envelope.timestamp).timestamp())
 
 
-def alone(parts: Mapping[str, Sequence[Hashable]], most: int) -> set[str]:
+def alone(parts: Mapping[str, Sequence[Part]], most: int) -> set[str]:
     """The users for whom a request of their own is cheaper than their parts in those of many users.
 
     `parts` are the requests that each user would share, by what they say; one names at most so many users.
@@ -59,3 +69,13 @@ def alone(parts: Mapping[str, Sequence[Hashable]], most: int) -> set[str]:
             return found
         found.update(dear)
         sizes.subtract(part for user in dear for part in parts[user])
+
+
+def going(parts: Mapping[str, Sequence[Part]]) -> set[Part]:
+    """The shared requests that may leave now: those whose users have nothing before them, so that nobody has two.
+
+    `parts` are ordered alike for all users. Each request then leaves once, with everybody whom it names.
+    """
+    firsts = {user: mine[0] for user, mine in parts.items()}
+    waiting = {part for mine in parts.values() for part in mine[1:]}
+    return set(firsts.values()) - waiting

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from audiencesync.destinations.people import compact
-from audiencesync.destinations.told import Event
+from audiencesync.destinations.told import Event, plain_value
 from audiencesync.model import Batch, Call
 
 CREATE = "POST /users/update_or_create/"
@@ -16,9 +15,6 @@ MASS_BY_CUSTOM_ID = "PUT /users-by-id/mass_update_custom_attributes/"
 MASS_BY_NUMBER = "PUT /users/mass_update_custom_attributes/"
 SEARCH, BY_CUSTOM_ID = "/users/search/?email=", "/users-by-id/"
 """The routes that are the same for everybody; each path ends in a slash."""
-
-SEPARATOR = ", "
-"""Between the items of a list, since User.com has no attribute of several values that may be any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +28,6 @@ class Request(Batch):
     told: tuple[str, ...] = ()
     marks: Mapping[str, str] = field(default_factory=dict)
     teaches: Mapping[str, str] = field(default_factory=dict)
-
-
-def plain_value(value: Any, *, nothing: str | None) -> Any:
-    """A value as an attribute takes it: a list as text; `nothing` stands for a trait that a user has no more."""
-    return nothing if value is None else SEPARATOR.join(value) if isinstance(value, list) else value
 
 
 def mass(calls: Iterable[Call], ids: Sequence[int | str], name: str, value: bytes, *, by_number: bool, asks: bool,

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from audiencesync.destinations.api import in_path
 from audiencesync.destinations.people import UNKNOWN_USER, compact, refusal
-from audiencesync.destinations.told import alone, events_of, is_identify, seconds_of
+from audiencesync.destinations.told import alone, events_of, going, is_identify, plain_value, seconds_of
 from audiencesync.destinations.usercom_people import (
     ROUTES,
     columns_of,
@@ -37,7 +37,6 @@ from audiencesync.destinations.usercom_requests import (
     name_of_nobody,
     name_of_sure,
     name_of_told,
-    plain_value,
 )
 from audiencesync.model import Call, Envelope, Packed, Refusal
 
@@ -173,24 +172,21 @@ class Wave:
         single = alone({user: [part.group for part in parts] for user, parts in known.items()}, self.plan.most)
         single |= {user for user, parts in known.items()
                    if len(parts) > FEW and self._tracked(part.call for part in parts)}
+        for user in sorted(single):
+            calls = list(dict.fromkeys(part.call for part in self.shared[user]))
+            self.batches.append(self._row(user, calls, f"PUT /users/{in_path(self.people[user][0])}/"))
+        others = {user: sorted(parts, key=attrgetter("group")) for user, parts in self.shared.items()
+                  if user not in single}
+        now = going({user: [part.group for part in parts] for user, parts in others.items()})
         groups: dict[tuple[int, str, bytes], list[_Part]] = {}
-        firsts: dict[str, tuple[int, str, bytes]] = {}
-        for user, parts in self.shared.items():
-            calls = list(dict.fromkeys(part.call for part in parts))
-            if user in single:
-                self.batches.append(self._row(user, calls, f"PUT /users/{in_path(self.people[user][0])}/"))
-                continue
-            ordered = sorted(parts, key=attrgetter("group"))
-            firsts[user] = ordered[0].group
-            for part in ordered:
-                groups.setdefault(part.group, []).append(part)
-        going: set[Call] = set()
-        for group, parts in sorted(groups.items()):
-            if all(firsts[part.call.user_id] == group for part in parts):
-                going.update(part.call for part in parts)
-                self.batches += self._mass(parts)
-        self.later += dict.fromkeys(part.call for user in firsts for part in self.shared[user]
-                                    if part.call not in going)
+        for parts in others.values():
+            if parts[0].group in now:
+                groups.setdefault(parts[0].group, []).append(parts[0])
+        for _, parts in sorted(groups.items()):
+            self.batches += self._mass(parts)
+        leaving = {part.call for parts in groups.values() for part in parts}
+        self.later += dict.fromkeys(part.call for parts in others.values() for part in parts
+                                    if part.call not in leaving)
 
     def _mass(self, parts: Sequence[_Part]) -> Iterator[Request]:
         for start in range(0, len(parts), self.plan.most):

@@ -13,6 +13,7 @@ from tests.loopback import Answer, Fault, Request, Script
 KEY = "0123456789abcdef" * 4
 OWN = ("email", "first_name", "last_name", "phone_number", "gender", "status", "country", "city", "region", "tags")
 LONGEST = {"first_name": 40, "last_name": 40, "phone_number": 64}
+INSTANT = r"\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?)?"
 TOO_FAST = Fault(status=429, headers={"Retry-After": "3"},
                  body=b'{"detail": "Request was throttled. Expected available in 3 seconds."}')
 
@@ -172,7 +173,7 @@ class UserComFake(Fake):
         if kind == "string":
             return str(value)
         if kind == "datetime" and isinstance(value, str):
-            return value if re.fullmatch(r"\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?)?", value) else None
+            return value if re.fullmatch(INSTANT, value) else None
         if kind == "float" and number:
             return float(value)
         fits = {"boolean": isinstance(value, bool), "integer": number and value == int(value)}
