@@ -191,7 +191,7 @@ def fill_postgresql(url: str, rows: list[tuple[object, ...]]) -> None:
 def values(source: Source, audience: Audience) -> dict[str, str]:
     """Each user's value as JSON text; a user without one must not be there at all."""
     result = source.read(audience, NOW)
-    return {user: text.removeprefix(f'{{"{audience.key}":').removesuffix("}")
+    return {user: text.removeprefix("[").removesuffix("]")
             for chunk in result.chunks for user, text in zip(chunk.ids, chunk.values or (), strict=True)}
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 
 from audiencesync.errors import QueryError
 from audiencesync.model import Audience, Chunk
-from audiencesync.model.calls import exact
+from audiencesync.model.calls import as_object, exact
 from audiencesync.model.cases import Difference, Expected
 
 Values = Mapping[str, object]
@@ -23,14 +23,15 @@ class Found:
     """A result: of the kind `id_kind`, and by id the texts of included columns and of traits, one row a user."""
 
     id_kind: str
+    traits: Sequence[str] = ()
     included: dict[str, str] = field(default_factory=dict)
     values: dict[str, str] = field(default_factory=dict)
     ids: dict[str, None] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, audience: Audience, id_kind: str, chunks: Iterable[Chunk]) -> Found:
+    def of(cls, audience: Audience, id_kind: str, traits: Sequence[str], chunks: Iterable[Chunk]) -> Found:
         """Read all; of a user's rows the least counts, as in a run. Raises QueryError for a trait told twice."""
-        found = cls(id_kind)
+        found = cls(id_kind, traits)
         for chunk in chunks:
             found.ids.update(dict.fromkeys(chunk.ids))
             for user, text in zip(chunk.ids, chunk.included or (), strict=False):
@@ -44,7 +45,8 @@ class Found:
 
     def row(self, user: str) -> Values:
         """The values of one user, by the name they travel under."""
-        return {**exact(self.included.get(user, "{}")), **exact(self.values.get(user, "{}"))}
+        values = as_object(self.traits, self.values[user]) if user in self.values else "{}"
+        return {**exact(self.included.get(user, "{}")), **exact(values)}
 
 
 def differences(expected: Expected, found: Found) -> Iterator[Difference]:

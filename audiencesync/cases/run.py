@@ -25,7 +25,7 @@ def run_case(audience: Audience, case: Case, bench: Bench, interrupted: Callable
     try:
         with bench.open(case) as source:
             result = source.read(asked, case.now, interrupted=interrupted)
-            found = Found.of(asked, result.id_kind, result.chunks)
+            found = Found.of(asked, result.id_kind, list(result.traits), result.chunks)
     except SourceUnavailable as error:
         return Verdict(audience.key, case, "unavailable", str(error))
     except QueryError as error:

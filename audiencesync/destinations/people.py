@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, ClassVar
@@ -12,7 +11,7 @@ import orjson
 from pydantic import ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
 from audiencesync.addresses import check_url
-from audiencesync.model import Call, Destination, Refusal
+from audiencesync.model import Call, Destination, Refusal, digits
 
 STANDARD = ("email", "first_name", "last_name", "name", "title", "phone", "avatar", "gender", "address")
 """Segment's standard traits (spec/identify) that the native destinations have fields of their own for."""
@@ -110,11 +109,4 @@ def refusal(code: str, words: str, status: int | None = None) -> Refusal:
 
 def compact(value: Mapping[str, object] | Sequence[object]) -> bytes:
     """A body as JSON."""
-    return orjson.dumps(value, default=_digits)
-
-
-def _digits(number: object) -> orjson.Fragment:
-    """A number that keeps every digit, which a double or 64 bits cannot (see `exact`)."""
-    if isinstance(number, Decimal):
-        return orjson.Fragment(str(number))
-    raise TypeError(f"JSON has no words for {type(number).__name__}")
+    return orjson.dumps(value, default=digits)

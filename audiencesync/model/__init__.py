@@ -12,6 +12,9 @@ from audiencesync.model.calls import (
     Packer,
     Receipt,
     Refusal,
+    as_object,
+    decoded,
+    digits,
     exact,
 )
 from audiencesync.model.definitions import (
@@ -85,6 +88,9 @@ __all__ = [
     "Trait",
     "Trouble",
     "Variable",
+    "as_object",
+    "decoded",
+    "digits",
     "exact",
     "table_of",
 ]

@@ -44,8 +44,30 @@ def exact(text: str) -> dict[str, Any]:
     return dict(_EXACT.decode(text))
 
 
-def _whole(digits: str) -> int | Decimal:
-    return int(digits) if len(digits) < _ALWAYS_64_BITS else Decimal(digits)
+def decoded(text: str) -> Any:
+    """Any JSON, likewise."""
+    return _EXACT.decode(text)
+
+
+def as_object(names: Sequence[str], values: str) -> str:
+    """A user's values, the text of a JSON array, as that of an object by these names, without null."""
+    if '"' not in values and "null" not in values:  # else an item may hold what parts items
+        items = values[1:-1].split(",")
+    else:
+        items = [orjson.dumps(item, default=digits).decode() for item in decoded(values)]
+    pairs = [f"{orjson.dumps(name).decode()}:{item}" for name, item in zip(names, items, strict=True) if item != "null"]
+    return f"{{{','.join(pairs)}}}"
+
+
+def digits(number: object) -> orjson.Fragment:
+    """How orjson writes a number that a double or 64 bits cannot hold; raises TypeError for anything else."""
+    if isinstance(number, Decimal):
+        return orjson.Fragment(str(number))
+    raise TypeError(f"JSON has no words for {type(number).__name__}")
+
+
+def _whole(text: str) -> int | Decimal:
+    return int(text) if len(text) < _ALWAYS_64_BITS else Decimal(text)
 
 
 _ALWAYS_64_BITS = 19
@@ -58,9 +80,10 @@ class Envelope:
     """What the bodies of one computation are made of, frozen when a sync opens, so that a retry repeats them.
 
     `follows` names an included column whose change is told like a change of membership, since it says who the user is.
-    `traits` are the names of a computed trait's columns, `missing` what those are told to be who drop out of its
-    result (JSON text, empty for nothing), `full_row` whether all are told when one changes. `send` is identify, track
-    or both, and `events` the names of those events (entered, exited, computed).
+    `traits` are the names of a computed trait's columns as of the newer run, `traits_before` as of the older one;
+    `missing` is what those are told to be who drop out of its result (JSON text, empty for nothing), `full_row` whether
+    all are told when one changes. `send` is identify, track or both, and `events` the names of those events (entered,
+    exited, computed).
     """
 
     key: str
@@ -73,6 +96,7 @@ class Envelope:
     integrations: tuple[str, ...] = ()
     follows: str = ""
     traits: tuple[str, ...] = ()
+    traits_before: tuple[str, ...] = ()
     missing: str = "null"
     full_row: bool = False
     send: str = "identify"

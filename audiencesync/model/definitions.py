@@ -127,7 +127,8 @@ class Project:
 class Chunk(NamedTuple):
     """Some rows of a result: ids as text, and each row's included columns as the text of a JSON object.
 
-    `values` are a computed trait's, likewise, in one spelling: equal values are equal texts. NULL is left out.
+    `values` are a computed trait's, each row's as the text of a JSON array in the order of the traits' names, in one
+    spelling: equal values are equal texts.
     """
 
     ids: list[str]

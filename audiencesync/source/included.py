@@ -22,17 +22,13 @@ class Unfit(Exception):
 
 def objects(columns: Mapping[str, Sequence[Any]]) -> list[str]:
     """The text of a JSON object for each row of columns of fit values; what is NULL is left out of its object."""
-    return joined({name: texts_of(values) for name, values in columns.items()})
-
-
-def joined(columns: Mapping[str, Sequence[str]]) -> list[str]:
-    """The text of a JSON object for each row of columns of values spelt in JSON; null is left out of its object."""
     names = [orjson.dumps(name).decode() for name in columns]
-    if not any("null" in texts for texts in columns.values()):
+    texts = [texts_of(values) for values in columns.values()]
+    if not any(None in values for values in columns.values()):
         template = ",".join(f"{name.replace('%', '%%')}:%s" for name in names)
-        return list(map(f"{{{template}}}".__mod__, zip(*columns.values(), strict=True)))
-    pairs = [[f"{name}:{text}" if text != "null" else "" for text in texts]
-             for name, texts in zip(names, columns.values(), strict=True)]
+        return list(map(f"{{{template}}}".__mod__, zip(*texts, strict=True)))
+    pairs = [[f"{name}:{text}" if text != "null" else "" for text in column]
+             for name, column in zip(names, texts, strict=True)]
     return [f"{{{','.join(filter(None, row))}}}" for row in zip(*pairs, strict=True)]
 
 

@@ -1,18 +1,19 @@
 """A computed trait's values as they are kept and told: one spelling for equal values, whatever the database.
 
-9.50 and 9.5 are one number and so are 9.0 and 9, an instant is ISO 8601 in UTC, names are sorted, NULL is left out.
+9.50 and 9.5 are one number and so are 9.0 and 9, an instant is ISO 8601 in UTC, names are sorted.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from audiencesync.model import Audience
 from audiencesync.naming import key_of
-from audiencesync.source.included import Unfit, joined
-from audiencesync.source.kinds import spell
+from audiencesync.source.included import Unfit
+from audiencesync.source.kinds import NULL, plain, spell
 from audiencesync.source.problems import wrong
 
 MOST = 25
@@ -21,6 +22,7 @@ MOST = 25
 WIDE = 16_384
 """Bytes of one user's values that are warned about: Segment discards wider rows of SQL traits."""
 
+_OPEN = {"", "number"}
 LOGGER = logging.getLogger(__name__)
 
 
@@ -42,6 +44,7 @@ class Traits:
         self._declared = {column.name: audience.types.get(column.name, audience.types.get(column.said, ""))
                           for column in self._columns}
         self._check_types()
+        self._get = itemgetter(*(column.place for column in self._columns))
         self._warned = False
 
     def _find(self, columns: Sequence[str], taken: set[str]) -> list[Column]:
@@ -77,18 +80,32 @@ class Traits:
                             hint=f"it has {', '.join(column.name for column in self._columns)}")
 
     def texts(self, rows: Sequence[Sequence[Any]], number: int, ids: Sequence[str]) -> list[str]:
-        """Each row's values as the text of a JSON object; `number` rows were read before, `ids` are these rows' users.
+        """Each row's values as the text of a JSON array, in the order of `kinds`.
 
-        Raises QueryError for a value that cannot be told.
+        Before these rows `number` were read; `ids` are their users. Raises QueryError for a value that cannot be told.
         """
-        spelt = {column.name: self._spelt(column, [row[column.place] for row in rows], number)
-                 for column in self._columns}
-        texts = joined(spelt)
+        texts = self._numbers(rows)
+        if texts is None:
+            spelt = [self._spelt(column, list(map(itemgetter(column.place), rows)), number) for column in self._columns]
+            texts = list(map("[{}]".format, map(",".join, zip(*spelt, strict=True))))
         if max(map(len, texts)) * 4 > WIDE and not self._warned:
             self._warn(texts, ids)
         return texts
 
-    def _spelt(self, column: Column, values: list[Any], number: int) -> list[str]:
+    def _numbers(self, rows: Sequence[Sequence[Any]]) -> list[str] | None:
+        """The texts where every value is a number or NULL, made in one call at a third of the cost; else None."""
+        if not {*self.kinds.values()} <= _OPEN or any(self._declared.values()):
+            return None
+        chosen = [(row,) for row in map(self._get, rows)] if len(self._columns) == 1 else list(map(self._get, rows))
+        text = plain(chosen)
+        if text is None:
+            return None
+        for at, name in enumerate(self.kinds):
+            if NULL not in text or any(row[at] is not None for row in chosen):
+                self.kinds[name] = "number"
+        return text.split("\n")
+
+    def _spelt(self, column: Column, values: Sequence[Any], number: int) -> list[str]:
         try:
             spelling = spell(values, self._declared[column.name] or self.kinds[column.name],
                              declared=bool(self._declared[column.name]))
@@ -97,7 +114,7 @@ class Traits:
         self.kinds[column.name] = spelling.kind or self.kinds[column.name]
         return spelling.texts
 
-    def _bad(self, column: Column, values: list[Any], number: int, error: Unfit) -> Exception:
+    def _bad(self, column: Column, values: Sequence[Any], number: int, error: Unfit) -> Exception:
         """The error that names the row: found by looking at one value after the other."""
         kind, declared = self.kinds[column.name], self._declared[column.name]
         for index, value in enumerate(values):

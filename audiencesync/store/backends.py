@@ -27,6 +27,9 @@ from sqlalchemy import (
     text,
 )
 
+_TOGETHER = 250
+"""Rows of one statement in SQLite, whose parameters are fewer than a thousand then."""
+
 
 class Backend(ABC):
     """What SQLite and PostgreSQL say differently; a new database for the state is one more of these.
@@ -98,14 +101,21 @@ class Sqlite(Backend):
         return {name: orjson.dumps(texts).decode()}
 
     def fill(self, connection: Connection, table: Table, columns: Mapping[str, list[str]]) -> None:
-        """Of several columns the driver's own rows: to take arrays apart would cost three times as much."""
+        """Of several columns many rows a statement: a statement a row costs twice as much, JSON taken apart thrice."""
         if len(columns) == 1:
             [(name, texts)] = columns.items()
             connection.execute(insert(table).from_select([name], self.array("texts")), self.parameters("texts", texts))
             return
-        statement = str(insert(table).values({name: bindparam(name) for name in columns}).compile(connection))
+        flat: list[str] = [""] * sum(map(len, columns.values()))
+        for at, texts in enumerate(columns.values()):
+            flat[at::len(columns)] = texts
+        slots = f"({', '.join('?' * len(columns))})"
+        step = _TOGETHER * len(columns)
         connection.exec_driver_sql("BEGIN")
-        connection.exec_driver_sql(statement, list(zip(*columns.values(), strict=True)))
+        for start in range(0, len(flat), step):
+            part = tuple(flat[start:start + step])
+            rows = ", ".join([slots] * (len(part) // len(columns)))
+            connection.exec_driver_sql(f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES {rows}", part)
         connection.exec_driver_sql("COMMIT")
 
     def gather(self, connection: Connection, rows: Subquery) -> list[list[Any]]:

@@ -28,7 +28,8 @@ from audiencesync.store import values
 from audiencesync.store.connect import Store
 from audiencesync.store.included import included_column
 from audiencesync.store.tables import memberships, rejections
-from audiencesync.store.values import TRAIT, as_of
+from audiencesync.store.traits import TRAIT
+from audiencesync.store.values import NOTHING, as_of, renamed
 
 
 def differ(store: Store, span: Span) -> bool:
@@ -145,7 +146,8 @@ def _calls(span: Span, index: int, columns: list[list[Any]], *, whole: bool) -> 
     users, members, included, *traits = columns
     told = partial(values.told, span.envelope, whole=whole)
     each: Iterable[bool | str] = map(told, *traits) if traits else map(bool, members)
-    return list(map(_as_call, zip(users, repeat(index), each, included, strict=False)))
+    calls = list(map(_as_call, zip(users, repeat(index), each, included, strict=False)))
+    return [call for call in calls if call.value != NOTHING] if not whole and renamed(span.envelope) else calls
 
 
 def _streams(store: Store, sync: Sync, size: int, table: FromClause, *, retried: bool) -> list[Iterator[list[Call]]]:
@@ -218,13 +220,20 @@ def count(store: Store, sync: Sync, *, after: str | None = None, table: FromClau
     with store.read() as connection:
         for span in sync.spans:
             whole, refused = (_behind(query, after) for query in (changes(sync.mode, span, table), retries(sync, span)))
-            fresh = connection.execute(select(func.count()).select_from(whole)).scalar_one()
+            fresh = (connection.execute(select(func.count()).select_from(whole)).scalar_one()
+                     if sync.mode != "incremental" or not renamed(span.envelope) else _told(store, span, after, table))
             tried = connection.execute(select(func.count()).select_from(refused)).scalar_one()
             if tried:
                 both = select(func.count()).select_from(refused.join(whole, whole.c.user_id == refused.c.user_id))
                 fresh -= connection.execute(both).scalar_one()
             total, again = total + fresh + tried, again + tried
     return total, again
+
+
+def _told(store: Store, span: Span, after: str | None, table: FromClause) -> int:
+    """Of how many users of a span there is something to tell, where other names keep the database from saying."""
+    found = in_columns(store, changes("incremental", span, table), after, 5000)
+    return sum(len(_calls(span, 0, columns, whole=False)) for columns in found)
 
 
 def _behind(query: Select[Any], after: str | None) -> Subquery:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from sqlalchemy import Column, FromClause, MetaData, Select, Table, Text, insert, literal, select
 from sqlalchemy.schema import CreateTable, DropTable
 
-from audiencesync.model import Audience, Chunk, Shipped, table_of
+from audiencesync.model import Audience, Chunk, Shipped, as_object, table_of
 from audiencesync.store.connect import Store
+from audiencesync.store.content import in_columns
 from audiencesync.store.runs import Due
 from audiencesync.store.stage import Stage, staged
 from audiencesync.store.tables import UserId, computations, memberships
@@ -35,27 +36,19 @@ def shipped(store: Store, due: Due) -> Shipped:
         kind = connection.execute(select(computations.c.kind)
                                   .where(computations.c.id == due.computation_id)).scalar_one()
     valued = kind == TRAIT
+    traits = traits_of(store, due.computation_id, due.run.number)
     rows = _columns(memberships, valued=valued).where(memberships.c.computation_id == due.computation_id,
                                                       as_of(due.run.number))
-    return Shipped(table_of(kind, due.key), traits_of(store, due.computation_id), _chunks(store, rows, valued=valued))
+    return Shipped(table_of(kind, due.key), traits, _chunks(store, rows, list(traits)))
 
 
 def _columns(table: FromClause, *, valued: bool) -> Select[tuple[str, str]]:
     return select(table.c.user_id, table.c.value) if valued else select(table.c.user_id)
 
 
-def _chunks(store: Store, query: Select[tuple[str, str]], *, valued: bool) -> Iterator[Chunk]:
-    column, after = query.selected_columns[0], None
-    query = query.order_by(column).limit(CHUNK)
-    while True:
-        part = (query if after is None else query.where(column > after)).subquery()
-        with store.read() as connection:
-            users, *values = store.backend.gather(connection, part)
-        if users:
-            yield Chunk(users, None, values[0] if valued else None)
-        if len(users) < CHUNK:
-            return
-        after = users[-1]
+def _chunks(store: Store, query: Select[tuple[str, str]], traits: Sequence[str]) -> Iterator[Chunk]:
+    for users, *values in in_columns(store, query, None, CHUNK):
+        yield Chunk(users, None, [as_object(traits, text) for text in values[0]] if values else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +74,7 @@ class Kept:
         kind, traits = self.kinds[key]
         valued = kind == TRAIT
         return Shipped(table_of(kind, key), traits,
-                       _chunks(self.store, _columns(_kept, valued=valued).where(_kept.c.key == key), valued=valued))
+                       _chunks(self.store, _columns(_kept, valued=valued).where(_kept.c.key == key), list(traits)))
 
 
 @contextmanager

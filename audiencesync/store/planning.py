@@ -27,6 +27,7 @@ from sqlalchemy import (
     null,
     or_,
     select,
+    true,
     union_all,
 )
 from sqlalchemy.schema import CreateTable, DropTable
@@ -37,7 +38,8 @@ from audiencesync.store.content import changes, retries
 from audiencesync.store.included import included_column
 from audiencesync.store.stage import Stage, staged
 from audiencesync.store.tables import UserId, computations, memberships, positions, rejections, runs, spans, syncs
-from audiencesync.store.values import TRAIT, as_of
+from audiencesync.store.traits import TRAIT
+from audiencesync.store.values import as_of, renamed
 
 planned = Table(
     "planned", MetaData(),
@@ -116,7 +118,7 @@ def think(held: Stage, slot: int, computation_id: int, run: int, envelope: Envel
     exited = _put(held, slot, select(told.c.user_id, *old)
                   .select_from(told.outerjoin(staged, staged.c.user_id == told.c.user_id))
                   .where(staged.c.user_id.is_(None)))
-    other, moved = staged.c.value.is_distinct_from(told.c.value), 0
+    other, moved = true() if renamed(envelope) else staged.c.value.is_distinct_from(told.c.value), 0
     if envelope.follows:
         then, now = (included_column(side.c.included, envelope.follows) for side in (told, staged))
         moved = _put(held, slot, select(staged.c.user_id, *new).select_from(both)

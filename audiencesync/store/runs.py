@@ -7,19 +7,24 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import orjson
 from sqlalchemy import (
     Connection,
     FromClause,
+    Insert,
     Integer,
     Row,
     Select,
+    and_,
     bindparam,
     case,
     func,
     insert,
+    literal,
     null,
     or_,
     select,
+    true,
     update,
 )
 
@@ -30,7 +35,7 @@ from audiencesync.store.connect import Store
 from audiencesync.store.leases import Lease, guard
 from audiencesync.store.stage import ENTERED, EXITED, RENEWED, UPDATED, Stage, diff, staged
 from audiencesync.store.tables import computations, memberships, runs
-from audiencesync.store.traits import check_traits, remember_traits
+from audiencesync.store.traits import check_traits, read_traits
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +104,7 @@ def record(store: Store, held: Stage, audience: Audience, *, id_kind: str, as_of
     `traits` are the kinds of a computed trait's values by column. Raises QueryError where those go against what is
     known, or one user's rows against each other; with a `lease` it writes only while that is held: raises LeaseLost.
     """
-    check_result(store, held, audience, traits or {})
+    kinds = check_result(store, held, audience, traits or {})
     with store.transaction(held.connection) as connection:
         if lease is not None:
             guard(store, connection, lease)
@@ -111,58 +116,63 @@ def record(store: Store, held: Stage, audience: Audience, *, id_kind: str, as_of
         if last is None or not last.members:
             entered, exited, updated = _begin(held, row.id, number, staged), 0, 0
         else:
-            entered, exited, updated = _compare(store, held, row, last, number,
+            renamed = list(read_traits(last.traits)) != list(kinds)
+            entered, exited, updated = _compare(store, held, row, last, number, renamed=renamed,
                                                 redefined=row.definition_hash != definition_hash)
         run = Run(audience.key, number, as_of, "done", held.members, entered, exited, held.rows - held.members,
                   updated=updated)
-        _write_run(store, connection, row.id, run, started_at)
-        remember_traits(connection, row.id, audience, row, traits or {})
+        _write_run(store, connection, row.id, run, started_at, kinds)
         connection.execute(update(computations).where(computations.c.id == row.id)
                            .values(kind=audience.kind, id_kind=id_kind, definition_hash=definition_hash))
         failpoints.reach("run.written")
     return run
 
 
-def check_result(store: Store, held: Stage, audience: Audience, traits: Mapping[str, str]) -> None:
+def check_result(store: Store, held: Stage, audience: Audience, traits: Mapping[str, str]) -> dict[str, str]:
     """Refuse a result that goes against what is told (see check_traits), or itself (QueryError).
 
-    That is one in which a user has two rows with different values; both are shown.
+    That is one in which a user has two rows with different values; both are shown. Gives the kinds of its values.
     """
-    check_traits(store, audience, traits)
+    kinds = check_traits(store, audience, traits)
     if (torn := held.torn()) is not None:
         user, first, second = torn
         raise QueryError(f"{audience.path}: {user!r} has several rows with different values, such as {first[:200]} and "
                          f"{second[:200]}; group by the id, or choose one row a user")
+    return kinds
 
 
-def _compare(store: Store, held: Stage, row: Any, last: Any, number: int, *, redefined: bool) -> tuple[int, int, int]:
-    """End what ended, begin what began; how many entered, exited and were updated."""
-    entered = exited = 0
-    for statement in store.backend.differences(staged, present(row.id), diff):
+def _compare(store: Store, held: Stage, row: Any, last: Any, number: int, *, redefined: bool,
+             renamed: bool) -> tuple[int, int, int]:
+    """End what ended, begin what began; how many entered, exited and were updated, which all are by other names."""
+    counts: dict[int, int] = {}
+    bare = len(held.columns) == 1 and not redefined
+    for statement in store.backend.differences(staged, present(row.id), diff) if bare else (
+            _with_columns(row.id, renamed=renamed)):
         held.connection.execute(statement)
-        entered = held.connection.execute(select(func.count()).where(diff.c.entered == ENTERED)).scalar_one()
-        exited = last.members + entered - held.members
-        if not exited:
+        counts = dict(held.connection.execute(
+            select(diff.c.entered, func.count()).group_by(diff.c.entered)).tuples().all())
+        if last.members + counts.get(ENTERED, 0) == held.members:
             break  # both are sets: equal sizes but for those who entered leave nobody to look for
-    renewed = _find_renewed(held, row.id) if len(held.columns) > 1 or redefined else 0
-    updated = held.connection.execute(select(func.count()).where(diff.c.entered == UPDATED)).scalar_one()
-    if exited or renewed:
+    if counts.keys() - {ENTERED}:
         _end(held.connection, row.id, number)
-    if entered or renewed:
+    if counts.keys() - {EXITED}:
         began = select(diff.c.user_id).where(diff.c.entered != EXITED).subquery("began")
         _begin(held, row.id, number, began)
-    return entered, exited, updated
+    return counts.get(ENTERED, 0), counts.get(EXITED, 0), counts.get(UPDATED, 0)
 
 
-def _find_renewed(held: Stage, computation_id: int) -> int:
-    """Note whose values or included columns changed: a new row, though no change of membership."""
-    updated = memberships.c.value.is_distinct_from(staged.c.value)
-    changed = (select(staged.c.user_id, case((updated, UPDATED), else_=RENEWED))
-               .join(memberships, memberships.c.user_id == staged.c.user_id)
-               .where(memberships.c.computation_id == computation_id, memberships.c.until_run.is_(None),
-                      or_(updated, memberships.c.included.is_distinct_from(staged.c.included))))
-    return held.connection.execute(insert(diff).from_select(["user_id", "entered"], changed),
-                                   execution_options={"preserve_rowcount": True}).rowcount
+def _with_columns(computation_id: int, *, renamed: bool) -> tuple[Insert, ...]:
+    """Note who entered and whose values or included columns changed, then who exited: a walk along either side."""
+    lasts = and_(memberships.c.computation_id == computation_id, memberships.c.until_run.is_(None))
+    same = memberships.c.user_id == staged.c.user_id
+    updated = true() if renamed else memberships.c.value.is_distinct_from(staged.c.value)
+    renewed = memberships.c.included.is_distinct_from(staged.c.included)
+    code = case((memberships.c.user_id.is_(None), ENTERED), (updated, UPDATED), else_=RENEWED)
+    here = (select(staged.c.user_id, code).select_from(staged.outerjoin(memberships, and_(lasts, same)))
+            .where(or_(memberships.c.user_id.is_(None), updated, renewed)))
+    gone = (select(memberships.c.user_id, literal(EXITED)).select_from(memberships.outerjoin(staged, same))
+            .where(lasts, staged.c.user_id.is_(None)))
+    return tuple(insert(diff).from_select(["user_id", "entered"], side) for side in (here, gone))
 
 
 def _end(connection: Connection, computation_id: int, number: int) -> None:
@@ -185,11 +195,13 @@ def _begin(held: Stage, computation_id: int, number: int, users: FromClause) -> 
                                    execution_options={"preserve_rowcount": True}).rowcount
 
 
-def _write_run(store: Store, connection: Connection, computation_id: int, run: Run, started_at: datetime) -> None:
+def _write_run(store: Store, connection: Connection, computation_id: int, run: Run, started_at: datetime,
+               traits: Mapping[str, str] | None = None) -> None:
     connection.execute(insert(runs).values(
         computation_id=computation_id, number=run.number, as_of=run.as_of, status=run.status, members=run.members,
         entered=run.entered, exited=run.exited, changed=run.changed, duplicates=run.duplicates, error=run.error,
-        started_at=started_at, ended_at=store.now(connection)))
+        started_at=started_at, ended_at=store.now(connection),
+        traits=orjson.dumps(traits).decode() if traits else None))
 
 
 def record_failure(store: Store, audience: Audience, lease: Lease | None = None, *, as_of: datetime,

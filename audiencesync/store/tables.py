@@ -58,8 +58,7 @@ def _computation(**options: Any) -> Column[int]:
     return Column("computation_id", Integer, ForeignKey("computations.id"), nullable=False, **options)
 
 
-# key: unique for ever, also after retirement, since a destination never forgets a trait's name;
-# traits: of a computed trait, the kind of value by the name of each column that its last run had (JSON)
+# key: unique for ever, also after retirement, since a destination never forgets a trait's name
 computations = Table(
     "computations", metadata,
     Column("id", Integer, primary_key=True),
@@ -70,9 +69,9 @@ computations = Table(
     Column("paused_at", Instant),
     Column("pause_reason", Text),
     Column("retired_at", Instant),
-    Column("traits", Text),
 )
 
+# traits: the kind of value by the name of each column of a computed trait, in the order of its values (JSON)
 runs = Table(
     "runs", metadata,
     _computation(primary_key=True),
@@ -87,10 +86,11 @@ runs = Table(
     Column("error", Text),
     Column("started_at", Instant, nullable=False),
     Column("ended_at", Instant, nullable=False, index=True),
+    Column("traits", Text),
 )
 
 # one row is one stretch in which nothing about this user changed: [since_run, until_run); value: his computed traits,
-# as the text of a JSON object in one spelling, so that equal values are equal texts;
+# as the text of a JSON array in one spelling, so that equal values are equal texts;
 # no foreign key, since a check a row would cost a tenth of a run
 memberships = Table(
     "memberships", metadata,

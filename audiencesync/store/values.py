@@ -1,12 +1,14 @@
 """What a sync tells of computed traits: only those that differ between two runs, or all of a user's.
 
-Each query gives (user_id, value, included, before, after): whether he is in the result as of the newer run, and his
-values as of both, which are NULL while he is not. A user who dropped out is told `missing` for each of his traits;
-where that is nothing, he keeps what he was told last.
+A user's values are kept as the text of a JSON array, in the order of the names that the run found; a run that finds
+other names writes everybody's anew. Each query gives (user_id, value, included, before, after): whether he is in the
+result as of the newer run, and his values as of both, which are NULL while he is not. A user who dropped out is told
+`missing` for each of his traits; where that is nothing, he keeps what he was told last.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -26,15 +28,12 @@ from sqlalchemy import (
     select,
 )
 
-from audiencesync.model import Envelope, Span, exact
+from audiencesync.model import Envelope, Span, as_object, decoded, digits
 from audiencesync.store.included import included_column
 from audiencesync.store.tables import memberships, rejections
 
 NOTHING = "{}"
-"""The values of a user all of whose traits are NULL."""
-
-TRAIT = "trait"
-"""How an envelope calls a computed trait (context.personas.computation_class)."""
+"""What somebody is told to whom there is nothing to tell."""
 
 
 def as_of(run: int, table: FromClause = memberships) -> ColumnElement[bool]:
@@ -42,23 +41,35 @@ def as_of(run: int, table: FromClause = memberships) -> ColumnElement[bool]:
     return and_(table.c.since_run <= run, or_(table.c.until_run.is_(None), table.c.until_run > run))
 
 
+def renamed(envelope: Envelope) -> bool:
+    """Whether the two runs found other names, so that equal texts are not equal values."""
+    return envelope.traits != envelope.traits_before
+
+
 def initial(span: Span, table: FromClause) -> Select[Any]:
     """Everybody in the result who has a value at all."""
     found = select(table.c.user_id, literal_column("1").label("value"), table.c.included, _none("before"),
                    table.c.value.label("after")).where(
         table.c.computation_id == span.computation_id, as_of(span.to_run, table))
-    return found.where(table.c.value != NOTHING) if span.envelope.missing == "null" else found
+    clears = span.envelope.missing == "null"
+    return found.where(table.c.value != _all("null", span.envelope.traits)) if clears else found
 
 
 def changed(span: Span, table: FromClause, touched: ColumnElement[bool]) -> Select[Any]:
-    """Who is told something else than before; `touched` are rows that may be part of a difference."""
+    """Who is told something else than before; `touched` are rows that may be part of a difference.
+
+    Where the names are others it is everybody, some of whom there may be nothing to tell.
+    """
     then, now, envelope = as_of(span.from_run, table), as_of(span.to_run, table), span.envelope
     before, after = (func.max(case((when, table.c.value), else_=null())) for when in (then, now))
     entered = and_(before.is_(None), after.is_not(None))
     left = and_(before.is_not(None), after.is_(None))
-    differs = [and_(entered, after != NOTHING) if envelope.missing == "null" else entered, before != after]
+    stayed = and_(before.is_not(None), after.is_not(None))
+    clears = envelope.missing == "null"
+    differs = [and_(entered, after != _all("null", envelope.traits)) if clears else entered,
+               stayed if renamed(envelope) else before != after]
     if envelope.missing:
-        differs.append(and_(left, before != _absent(envelope)))
+        differs.append(and_(left, before != _all(envelope.missing, envelope.traits_before)))
     if envelope.follows:
         column = included_column(table.c.included, envelope.follows)
         was, is_ = (func.max(case((when, column), else_=null())) for when in (then, now))
@@ -71,15 +82,16 @@ def changed(span: Span, table: FromClause, touched: ColumnElement[bool]) -> Sele
 
 
 def everybody(span: Span, table: FromClause) -> Select[Any]:
-    """Whoever is in the result or ever was, by his newest row."""
+    """Whoever is in the result, and where something is told of that, who ever was; each by his newest row."""
     newer = table.alias("newer")
     newest = ~exists().where(newer.c.computation_id == table.c.computation_id, newer.c.user_id == table.c.user_id,
                              newer.c.since_run > table.c.since_run, newer.c.since_run <= span.to_run)
-    now, after = as_of(span.to_run, table), table.c.value
-    held = case((now, after)) if span.envelope.missing else after
-    return (select(table.c.user_id, case((now, 1), else_=0).label("value"),
-                   case((now, table.c.included)).label("included"), _none("before"), held.label("after"))
-            .where(table.c.computation_id == span.computation_id, table.c.since_run <= span.to_run, newest))
+    now = as_of(span.to_run, table)
+    found = (select(table.c.user_id, case((now, 1), else_=0).label("value"),
+                    case((now, table.c.included)).label("included"), _none("before"),
+                    case((now, table.c.value)).label("after"))
+             .where(table.c.computation_id == span.computation_id, table.c.since_run <= span.to_run, newest))
+    return found if span.envelope.missing else found.where(now)
 
 
 def refused(span: Span, mine: ColumnElement[bool]) -> Select[Any]:
@@ -92,27 +104,24 @@ def refused(span: Span, mine: ColumnElement[bool]) -> Select[Any]:
 
 def told(envelope: Envelope, before: str | None, after: str | None, *, whole: bool) -> str:
     """The traits that a user is told, as the text of a JSON object; `whole` says that all of his are."""
-    whole = whole or envelope.full_row
-    if before is None and after is not None and not whole and envelope.missing == "null":
-        return after
-    old, new = exact(before or NOTHING), exact(after or NOTHING)
+    if after is None and not envelope.missing:
+        return NOTHING
+    if before is None and after is not None and not whole and not envelope.full_row and envelope.missing == "null":
+        return as_object(envelope.traits, after)
+    new = dict(zip(envelope.traits, decoded(after), strict=True)) if after else {}
+    old = dict(zip(envelope.traits_before, decoded(before), strict=True)) if before else {}
     missing = orjson.loads(envelope.missing or "null") if after is None else None
-    names = dict.fromkeys((*envelope.traits, *old, *new))
-    if whole or before in (None, after):
+    names = dict.fromkeys((*envelope.traits, *old))
+    if whole or envelope.full_row or before == after or (before is None and envelope.missing != "null"):
         chosen = {name: new.get(name, missing) for name in names}
     else:
         chosen = {name: value for name in names if (value := new.get(name, missing)) != old.get(name)}
-    return orjson.dumps(chosen, default=_digits).decode()
+    return orjson.dumps(chosen, default=digits).decode()
 
 
-def _absent(envelope: Envelope) -> str:
-    """The values that a user is told who dropped out, in the spelling of those of a user who is there."""
-    value = orjson.loads(envelope.missing)
-    return orjson.dumps({} if value is None else dict.fromkeys(sorted(envelope.traits), value)).decode()
-
-
-def _digits(number: object) -> orjson.Fragment:
-    return orjson.Fragment(str(number))
+def _all(value: str, traits: Sequence[str]) -> str:
+    """The values of a user who has this one, spelt in JSON, in each trait."""
+    return f"[{','.join([value] * len(traits))}]"
 
 
 def _none(name: str) -> ColumnElement[Any]:

@@ -25,15 +25,18 @@ def stamp(as_of: datetime) -> str:
 
 
 def envelope(project: Project, destination: str, audience: Audience, id_kind: str, as_of: datetime,
-             traits: Iterable[str] = ()) -> Envelope:
-    """What every body of this audience to this destination has in common as of this instant; `traits` by name."""
+             traits: Iterable[str] = (), before: Iterable[str] = ()) -> Envelope:
+    """What every body of this audience to this destination has in common as of this instant.
+
+    `traits` are the names of a computed trait's as of the newer run, those `before` as of the older one.
+    """
     settings = project.destinations[destination]
     identity = hashlib.blake2b(f"{project.name} {audience.key}".encode(), digest_size=14).hexdigest()[:27]
     follows = settings.follows(id_kind)
     send = audience.send.get(destination, audience.send.get(EVERYWHERE, settings.send))
-    names = dict[str, str](settings.events) | dict(audience.events)
+    names: dict[str, str] = {**dict(settings.events.items()), **audience.events}
     entered, exited, computed = (names.get(what, name) for what, name in zip(EVENT_KINDS, EVENTS, strict=True))
     return Envelope(audience.key, id_kind, project.name, __version__, stamp(as_of), audience.kind,
                     f"{'tra' if audience.kind == 'trait' else 'aud'}_{identity}", audience.integrations,
-                    follows if follows in audience.include else "", tuple(traits), audience.missing,
-                    audience.full_row, send, (entered, exited, computed))
+                    follows if follows in audience.include else "", tuple(traits), tuple(before),
+                    audience.missing, audience.full_row, send, (entered, exited, computed))

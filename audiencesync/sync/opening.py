@@ -210,9 +210,10 @@ class Agenda:
             to_run, as_of = from_run, runs.instant_of(self.store, known.computation_id, from_run)
         if ready.leaves:
             # neither ever changes; said for one that goes along without anybody to be told
-            shape = replace(farewell(self.store, self.destination, known, as_of), key=known.key, id_kind=id_kind)
+            shape = replace(farewell(self.store, self.destination, known, as_of), key=known.key, id_kind=id_kind,
+                            traits=(), traits_before=tuple(traits_of(self.store, known.computation_id, from_run)))
         else:
             audience = next(audience for audience in self.audiences if audience.key == known.key)
-            traits = traits_of(self.store, known.computation_id) if audience.kind == "trait" else ()
-            shape = envelope(self.project, self.destination, audience, id_kind, as_of, traits)
+            before, after = (traits_of(self.store, known.computation_id, run) for run in (from_run, to_run))
+            shape = envelope(self.project, self.destination, audience, id_kind, as_of, after, before)
         return Span(known.computation_id, known.key, from_run, to_run, shape)

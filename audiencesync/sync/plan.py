@@ -118,7 +118,7 @@ def _owed(project: Project, store: Store, thought: Store, audience: Audience, kn
     with stage(thought, members(store, Span(identity, audience.key, 0, number, NOTHING))) as held:
         for desk in desks:
             shape = envelope(project, desk.name, audience, str(known.id_kind), known.run.as_of,
-                             traits_of(store, identity))
+                             traits_of(store, identity, number))
             plan_sync(thought, held, desk, audience, identity, Span(0, audience.key, 0, 0, shape), newest=number)
 
 

@@ -10,6 +10,7 @@ from audiencesync.store import content, decisions, planning, runs
 from audiencesync.store.connect import Store
 from audiencesync.store.positions import NOWHERE
 from audiencesync.store.stage import Stage, stage
+from audiencesync.store.traits import traits_of
 from audiencesync.sync import brakes
 from audiencesync.sync.envelopes import farewell, stamp
 from audiencesync.sync.tally import Desk
@@ -24,6 +25,7 @@ def plan_sync(thought: Store, held: Stage, desk: Desk, audience: Audience, ident
     if desk.stands.get(identity, NOWHERE).retired_at is not None:
         return
     run, status, reason = _standing(thought, desk, identity)
+    span = _from(thought, identity, span, run)
     if status == "ready" and span.envelope.id_kind not in desk.settings.id_kinds:
         status, reason = "held", f"{desk.name} knows nobody by {span.envelope.id_kind}"
     elif status == "ready" and span.key in desk.unfit:
@@ -39,6 +41,7 @@ def plan_sync(thought: Store, held: Stage, desk: Desk, audience: Audience, ident
     elif said == decisions.APPROVED:  # which goes first, in a sync of its own; what is left is judged anew
         desk.approved.append((mode, Span(identity, span.key, run, upto, span.envelope)))
         slot, part, mode = next(desk.numbers), f"after {mode}", "incremental"
+        span = _from(thought, identity, span, upto)
         change = planning.think(held, slot, identity, upto, span.envelope)
         why = brakes.why_held(audience.guard, _net(thought, identity, upto, change))
     if why:
@@ -50,6 +53,12 @@ def plan_sync(thought: Store, held: Stage, desk: Desk, audience: Audience, ident
                                      again + change.moved, reason, updated=change.updated))
     if status == "ready":
         desk.plan(slot, mode, part, identity, span)
+
+
+def _from(thought: Store, identity: int, span: Span, run: int) -> Span:
+    """The span as it goes on from a run, whose computed traits may have had other names."""
+    before = tuple(traits_of(thought, identity, run))
+    return replace(span, envelope=replace(span.envelope, traits_before=before))
 
 
 def _net(thought: Store, identity: int, run: int, change: planning.Change) -> brakes.Net:
@@ -67,10 +76,12 @@ def plan_approved(store: Store, thought: Store, desks: Sequence[Desk]) -> None:
     for desk in desks:
         for mode, wanted in desk.approved:
             as_of = runs.instant_of(store, wanted.computation_id, wanted.to_run)
-            span = Span(0, wanted.key, 0, 0, replace(wanted.envelope, timestamp=stamp(as_of)))
+            names = tuple(traits_of(store, wanted.computation_id, wanted.to_run))
+            shape = replace(wanted.envelope, timestamp=stamp(as_of), traits=names)
+            span = Span(0, wanted.key, 0, 0, shape)
             with stage(thought, members(store, wanted)) as held:
                 slot = next(desk.numbers)
-                change = planning.think(held, slot, wanted.computation_id, wanted.from_run, wanted.envelope)
+                change = planning.think(held, slot, wanted.computation_id, wanted.from_run, shape)
                 again = change.moved + planning.think_again(held, slot, desk.name, wanted.computation_id, desk.open)
             desk.rows.append(PlannedSync(wanted.key, desk.name, mode, "ready", change.entered, change.exited, again,
                                          f"approved up to run {wanted.to_run}", updated=change.updated))
@@ -89,7 +100,8 @@ def plan_farewells(store: Store, thought: Store, desks: Sequence[Desk]) -> None:
             if as_of is None:
                 continue
             run, status, reason = _standing(thought, desk, due.computation_id)
-            slot, shape = next(desk.numbers), farewell(store, desk.name, due, as_of)
+            slot, names = next(desk.numbers), tuple(traits_of(store, due.computation_id, run))
+            shape = replace(farewell(store, desk.name, due, as_of), traits=(), traits_before=names)
             exited = planning.think(nobody, slot, due.computation_id, run, shape).exited
             again = planning.think_again(nobody, slot, desk.name, due.computation_id, desk.open)
             if not exited + again:

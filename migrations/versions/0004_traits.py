@@ -1,4 +1,4 @@
-"""What computed traits add: each user's values, and what kind of value each trait is."""
+"""What computed traits add: each user's values, and what kind of value each trait of a run is."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,9 +11,9 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("memberships", sa.Column("value", sa.Text()))
-    op.add_column("computations", sa.Column("traits", sa.Text()))
+    op.add_column("runs", sa.Column("traits", sa.Text()))
 
 
 def downgrade() -> None:
-    op.drop_column("computations", "traits")
+    op.drop_column("runs", "traits")
     op.drop_column("memberships", "value")
