@@ -149,8 +149,8 @@ def _compare(store: Store, held: Stage, row: Any, last: Any, number: int, *, red
     for statement in store.backend.differences(staged, present(row.id), diff) if bare else (
             _with_columns(row.id, renamed=renamed)):
         held.connection.execute(statement)
-        counts = dict(held.connection.execute(
-            select(diff.c.entered, func.count()).group_by(diff.c.entered)).tuples().all())
+        found = held.connection.execute(select(diff.c.entered, func.count()).group_by(diff.c.entered))
+        counts = {int(code): int(users) for code, users in found}
         if last.members + counts.get(ENTERED, 0) == held.members:
             break  # both are sets: equal sizes but for those who entered leave nobody to look for
     if counts.keys() - {ENTERED}:
