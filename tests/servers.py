@@ -81,8 +81,8 @@ class Recorder(Loopback):
 
     def told(self, *, dedupe: bool = True) -> dict[tuple[str, str], Any]:
         """The last value of each (key, user); with `dedupe` a repeated messageId changes nothing, as at Segment."""
-        return {(key, user_of(call)): call["traits"][key]
-                for call in (self.unique_calls if dedupe else self.calls) for key in keys_of(call)}
+        return {(key, user_of(call)): value for call in (self.unique_calls if dedupe else self.calls)
+                for key, value in told_by(call).items()}
 
     def holds(self) -> dict[tuple[str, str], Any]:
         """What the contract suite compares: the last value of each user and key."""
@@ -194,12 +194,31 @@ def violations_of(call: Mapping[str, Any], raw: bytes, most: int = 32_000) -> li
         wrong.append(f"ids {ids!r}")
     if not MESSAGE_ID.fullmatch(str(call.get("messageId"))):
         wrong.append(f"messageId {call.get('messageId')!r}")
-    if call.get("type") != "identify":
+    if call.get("type") not in ("identify", "track"):
         wrong.append(f"type {call.get('type')!r}")
-    for key in keys_of(call):
-        if not isinstance(call.get("traits", {}).get(key), bool):
-            wrong.append(f"trait {key!r} is {call.get('traits', {}).get(key)!r}, which is no boolean")
+    if call.get("context", {}).get("personas", {}).get("computation_class") != "trait":
+        for key, value in told_by(call).items():
+            if key in keys_of(call) and not isinstance(value, bool):
+                wrong.append(f"trait {key!r} is {value!r}, which is no boolean")
     return wrong
+
+
+def told_by(call: Mapping[str, Any]) -> dict[str, Any]:
+    """What a call says by the names of traits: with a computed trait's own the included columns, which look alike."""
+    if call.get("type") == "track":
+        properties = call["properties"]
+        key = properties["audience_key" if "audience_key" in properties else "trait_key"]
+        return {key: properties[key]}
+    personas, traits = call.get("context", {}).get("personas", {}), call.get("traits", {})
+    if personas.get("computation_class") == "trait" or "computation_keys" in personas:
+        return dict(traits)
+    return {key: traits.get(key) for key in keys_of(call)}
+
+
+def said_in(calls: Iterable[Mapping[str, Any]]) -> list[tuple[str, str, Any]]:
+    """The user, the name and the value of each trait that calls tell, without the included columns of the suite."""
+    return [(user_of(call), name, value) for call in calls for name, value in told_by(call).items()
+            if name not in ("email", "note")]
 
 
 def user_of(call: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ import pytest
 
 from audiencesync.destinations import registry
 from audiencesync.errors import UsageError
-from audiencesync.model import Destination
+from audiencesync.model import Batch, Destination
 from audiencesync.testing.network import HTML
 from tests.contract import DestinationContract, HttpDestinationContract
 from tests.documents import blocks, part
@@ -99,14 +99,29 @@ CHECK = """\
     def channel(self)"""
 
 
+VALUES = "call.traits(self.keys[call.span])"
+ROUNDED = f"""{{name: value if isinstance(value, bool | str | list | None) else float(value)
+    for name, value in {VALUES}.items()}}"""
+
+
+def every_value(found: HttpDestinationContract, tmp_path: Path) -> None:
+    found.test_every_value_is_told_once(tmp_path, 11)
+
+
 def every_call(found: HttpDestinationContract, tmp_path: Path) -> None:
     found.test_every_call_is_told_once(tmp_path, 1)
 
 
 @pytest.mark.parametrize(("change", "caught"), [
-    ((": call.value", ": str(call.value)"), every_call),
-    ((": call.value", ": int(call.value)"), every_call),
-    ((": call.value", ": True"), every_call),
+    ((VALUES, "{self.keys[call.span]: str(call.value)}"), every_call),
+    ((VALUES, "{self.keys[call.span]: int(call.value)}"), every_call),
+    ((VALUES, "{self.keys[call.span]: True}"), every_call),
+    ((VALUES, "{self.keys[call.span]: call.value}"), every_value),
+    ((VALUES, "{self.keys[call.span]: bool(call.value)}"), every_value),
+    ((VALUES, f"{{name: value for name, value in {VALUES}.items() if value or value is False}}"), every_value),
+    ((VALUES, f"{{name: value for name, value in {VALUES}.items() if value is not None}}"), every_value),
+    ((VALUES, f"{{name: str(value) for name, value in {VALUES}.items()}}"), every_value),
+    ((VALUES, ROUNDED), every_value),
     (('"id": call.user_id', '"id": call.user_id.lower()'), every_call),
     (('"id": call.user_id', '"id": call.user_id.strip()'), every_call),
     (("for call in calls]\n", "for call in calls if call.value]\n"), every_call),
@@ -128,7 +143,7 @@ def test_it_finds_what_is_wrong(change: tuple[str, str], tmp_path: Path,
         caught(suite(crm(change)), tmp_path)
 
 
-@pytest.mark.parametrize("caught", [every_call, lambda made, _: made.test_packing_is_a_pure_function(1),
+@pytest.mark.parametrize("caught", [every_call, every_value, lambda made, _: made.test_packing_is_a_pure_function(1),
                                     lambda made, path: made.test_a_key_that_is_refused_rejects_nobody(path)])
 def test_it_finds_nothing_wrong_with_what_is_right(caught: Callable, tmp_path: Path) -> None:
     caught(suite(crm()), tmp_path)
@@ -167,6 +182,11 @@ def native(name: str) -> type[HttpDestinationContract] | None:
         def server(self, script: Script = ()) -> Loopback:
             return server(script)
 
+        def opened(self, batch: Batch) -> bytes:
+            text: bytes = getattr(fakes, "opened", super().opened)(batch)
+            return text
+
+    fakes = importlib.import_module(f"tests.fakes.{name}")
     Native.__name__ = Native.__qualname__ = f"Test{name.capitalize()}"
     return Native
 

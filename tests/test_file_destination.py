@@ -19,7 +19,7 @@ from audiencesync.destinations.segment import Segment
 from audiencesync.errors import AccountRefused, NotTaken
 from audiencesync.model import Batch, Call
 from tests.contract import DestinationContract, Place, content
-from tests.servers import key_of, user_of
+from tests.servers import said_in
 
 CALLS = [Call(f"u{number}", 0, True, None) for number in range(3)]
 
@@ -52,8 +52,7 @@ class TestFile(DestinationContract):
 
 def lines(text: bytes) -> list[tuple[str, str, object]]:
     assert text.endswith(b"\n")
-    calls = [orjson.loads(line) for line in text[:-1].split(b"\n")]
-    return [(user_of(call), key_of(call), call["traits"][key_of(call)]) for call in calls]
+    return said_in(orjson.loads(line) for line in text[:-1].split(b"\n"))
 
 
 def test_a_line_is_the_call_that_segment_would_be_sent() -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from base64 import b64decode
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
-from pathlib import Path
+from contextlib import closing
 from time import monotonic
 
 import orjson
@@ -18,18 +15,17 @@ from audiencesync.destinations.richpanel_events import signed
 from audiencesync.errors import AccountRefused, CallsRefused, Unanswered
 from audiencesync.model import Batch, Call, Destination, Page, Person, Receipt
 from audiencesync.sync.wire import Threads
-from audiencesync.testing import HttpDestinationContract, Place, content
-from audiencesync.testing.checked import Checked
+from audiencesync.testing import HttpDestinationContract
 from audiencesync.testing.drive import Journal, drive
 from audiencesync.testing.loopback import Fault, Loopback, Script
 from tests.calls import AWKWARD, KEYS, false, made, true
-from tests.fakes.richpanel import KEY, SECRET, RichpanelFake
+from tests.fakes.richpanel import KEY, SECRET, RichpanelFake, opened
 
 FAST = "100000/1s"
 
 
 def at(url: str, **settings: object) -> Richpanel:
-    return Richpanel.model_validate({"api_key": KEY, "url": url, "rate": FAST, **settings})
+    return Richpanel.model_validate({**Richpanel.example, "url": url, "rate": FAST, **settings})
 
 
 def bring(server: RichpanelFake, *calls: Call, before: Journal | None = None, kind: str = "user_id",
@@ -56,23 +52,8 @@ class TestRichpanel(HttpDestinationContract):
     def server(self, script: Script = ()) -> Loopback:
         return RichpanelFake(script)
 
-    def read(self, batch: Batch) -> Sequence[tuple[str, str, object]]:
-        said = orjson.loads(batch.body)["customer"]
-        return [(said["uid"], one.key, said[one.key]) for one in content().envelopes if one.key in said]
-
-
-def unsealed(batch: Batch) -> Sequence[tuple[str, str, object]]:
-    """What the events of a batch say."""
-    said = [one["properties"] for one in orjson.loads(b64decode(orjson.loads(batch.body)["hs"]))["events"]]
-    return [(one["uid"], made.key, one[made.key]) for one in said for made in content().envelopes if made.key in one]
-
-
-class Sealed(Place):
-    """Brings batches whose text says nothing before it is decoded."""
-
-    def bring(self, calls: Sequence[Call], *, before: Journal | None = None, **_: object) -> Journal:
-        return drive(self.destination, Checked(self.destination, content(), read=unsealed), calls,
-                     remembered=before.remembered if before else {})
+    def opened(self, batch: Batch) -> bytes:
+        return opened(batch)
 
 
 class TestRichpanelEvents(HttpDestinationContract):
@@ -87,15 +68,10 @@ class TestRichpanelEvents(HttpDestinationContract):
     def server(self, script: Script = ()) -> Loopback:
         return RichpanelFake(script)
 
-    @contextmanager
-    def place(self, tmp_path: Path) -> Iterator[Place]:
-        with super().place(tmp_path) as place:
-            yield Sealed(place.destination, place.holds, place.server)
+    def opened(self, batch: Batch) -> bytes:
+        return opened(batch)
 
-    def read(self, batch: Batch) -> Sequence[tuple[str, str, object]]:
-        return unsealed(batch)
-
-    test_what_was_told_is_read_back = None
+    test_what_was_told_is_read_back = test_values_are_read_back = None
     """Nobody is found by the key of events."""
     test_a_refused_user_loses_no_neighbour = None
     """The suite's server does not see whom a batch is about."""

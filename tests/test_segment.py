@@ -18,7 +18,7 @@ from audiencesync.schedule import RateLimit
 from tests.contract import SECRET, HttpDestinationContract, Limits, content, envelope
 from tests.loopback import Fault, Script
 from tests.projects import Premises, Stopped, stopping_at
-from tests.servers import Recorder, keys_of, user_of
+from tests.servers import Recorder, keys_of, said_in, user_of
 
 KEY = str(Segment.example["write_key"])
 
@@ -44,8 +44,7 @@ class TestSegment(HttpDestinationContract):
         return Recorder(script, write_key=KEY)
 
     def read(self, batch: Batch) -> Sequence[tuple[str, str, object]]:
-        return [(user_of(call), key, call["traits"][key])
-                for call in orjson.loads(batch.body)["batch"] for key in keys_of(call)]
+        return said_in(orjson.loads(batch.body)["batch"])
 
     def test_calls_leave_in_their_order(self) -> None:
         calls = self.page(1)

@@ -18,7 +18,7 @@ from audiencesync.model import Batch, Call
 from tests.contract import HttpDestinationContract, Limits, content
 from tests.documents import blocks
 from tests.loopback import Answer, Fault, Loopback, Request, Script
-from tests.servers import key_of, user_of
+from tests.servers import said_in, user_of
 
 SECRET = str(Webhook.example["secret"])
 
@@ -57,7 +57,7 @@ class Receiver(Loopback):
                 elif self.seen.setdefault(name, raw) != raw:
                     self.violations.append(f"{name} came with two bodies")
                 else:
-                    self.people[user_of(call), key_of(call)] = call["traits"][key_of(call)]
+                    self.people |= {(user, key): value for user, key, value in said_in([call])}
         return Answer(200, orjson.dumps({"errors": errors}))
 
 
@@ -81,8 +81,7 @@ class TestWebhook(HttpDestinationContract):
         return Receiver(script)
 
     def read(self, batch: Batch) -> Sequence[tuple[str, str, object]]:
-        return [(user_of(call), key_of(call), call["traits"][key_of(call)])
-                for call in orjson.loads(batch.body)["batch"]]
+        return said_in(orjson.loads(batch.body)["batch"])
 
 
 def batch(*users: str, **settings: object) -> Batch:

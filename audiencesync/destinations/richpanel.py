@@ -42,7 +42,8 @@ class Richpanel(People):
 
     type: ClassVar[str] = "richpanel"
     sends: ClassVar[tuple[str, ...]] = ("identify", "track", "both")
-    example: ClassVar[Mapping[str, object]] = {"api_key": "rp_0123456789abcdef"}
+    example: ClassVar[Mapping[str, object]] = {"api_key": "rp_0123456789abcdef", "events_key": "ds_0123456789abcdef",
+                                               "api_secret": "s3cretOfADataSource"}
     example_answer: ClassVar[bytes] = (
         b'{"message": "ok", "customer": {"id": "c1", "order_completed_last_30days": true}}')
     api_url: ClassVar[str] = URL

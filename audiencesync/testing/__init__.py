@@ -10,13 +10,14 @@ on loopback then says to every request; without it that is `{}`, and HTML is as 
     class TestCrm(HttpDestinationContract):
         destination = Crm
         limits = Limits(calls=100, body=1_000_000)
-        def server(self, script=()): return OurFakeCrm(script)     # with holds() -> {(user, key): value}
-        def read(self, batch): return [(user, key, value), ...]
+        def server(self, script=()): return OurFakeCrm(script)     # with holds() -> {(user, name): value}
+        def read(self, batch): return [(user, name, value), ...]
 """
 
 import pytest
 
-pytest.register_assert_rewrite(*(f"{__name__}.{name}" for name in ("checked", "contract", "drive", "network")))
+pytest.register_assert_rewrite(*(f"{__name__}.{name}" for name in (
+    "checked", "contract", "drive", "network", "place", "suite", "values")))
 
 from audiencesync.testing.contract import DestinationContract, Place  # noqa: E402 - after asserts learn to explain
 from audiencesync.testing.loopback import Answer, Fault, Loopback, Request, Script  # noqa: E402

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -16,21 +17,22 @@ from audiencesync.testing.pages import Limits
 METHODS = ("POST", "PUT", "PATCH", "DELETE", "GET", "HEAD")
 
 Reader = Callable[[Batch], Iterable[tuple[str, str, object]] | None]
-"""What a request says: user, key and value of each call, in any order; None where a test cannot read it."""
+"""What a request says: user, name and value of each trait, in any order; None where a test cannot read it."""
 
 
 class Checked(Packer):
     """Packs as the destination does, and again with a packer that has seen nothing else: the two must be the same.
 
     `packs` are all results so far; `limits` hold for each request; `read` tells what a request says, where a suite
-    knows. Raises AssertionError for whatever breaks a promise.
+    knows, and `opened` is its text where it is not plain. Raises AssertionError for whatever breaks a promise.
     """
 
     def __init__(self, destination: Destination, content: Content, *, limits: Limits | None = None,
-                 read: Reader | None = None) -> None:
+                 read: Reader | None = None, opened: Callable[[Batch], bytes] | None = None) -> None:
         self._destination, self._content = destination, content
         self._limits = limits or Limits()
         self._read: Reader = read or (lambda _: None)
+        self._opened = opened or (lambda batch: batch.body)
         self._packer = destination.packer(content)
         self.packs: list[Packed] = []
         vars(self)["in_turn"] = self._packer.in_turn  # which is of the class it stands for
@@ -75,32 +77,76 @@ class Checked(Packer):
             f"the route {batch.route!r} is no `METHOD /path`")
         if batch.asks:
             return
+        calls: Sequence[Call] = batch.calls
         if (said := self._read(batch)) is not None:
-            keys = [envelope.key for envelope in self._content.envelopes]
-            wanted = Counter((call.user_id, keys[call.span], repr(call.value)) for call in batch.calls)
-            assert Counter((user, key, repr(value)) for user, key, value in said) == wanted, "it says something else"
-            return
-        text, place = f"{batch.route} {batch.body.decode(errors='replace')}", 0
-        for call in batch.calls:
+            calls = self._compare(calls, said)
+        text, place = f"{batch.route} {self._opened(batch).decode(errors='replace')}", 0
+        for call in calls:
             found = [known.get(name, "") for name in self._packer.names([call])]
             place = next((at for spelling in _spellings(call, found) for start in (place, 0)
                           if (at := text.find(spelling, start)) >= 0), -1)
             assert place >= 0, f"a request for {call.user_id!r} names neither his id, his email nor what was learned"
-        self._look_at_values(batch)
+        self._look_at_values(batch, calls)
 
-    def _look_at_values(self, batch: Batch) -> None:
-        """Under a computation's key stand its calls' values; where a request has no such field, they stand anywhere."""
-        if (parsed := _parsed(batch.body)) is None:
+    def _compare(self, calls: Sequence[Call], said: Iterable[tuple[str, str, object]]) -> Sequence[Call]:
+        """Hold what a reader says against calls; those computed traits are left of which it says nothing at all.
+
+        What is told by events may be said in another request, and twice.
+        """
+        found = Counter((user, name, _plain(value)) for user, name, value in said)
+        spoken = {(user, name) for user, name, _ in found}
+        wanted, left = Counter[tuple[str, str, object]](), []
+        for call in calls:
+            traits = call.traits(self._content.envelopes[call.span].key)
+            if self._content.envelopes[call.span].send != "identify":
+                found = Counter({one: times for one, times in found.items() if one[:2] not in {
+                    (call.user_id, name) for name in traits}})
+            elif isinstance(call.value, str) and not any((call.user_id, name) in spoken for name in traits):
+                left.append(call)
+            else:
+                wanted.update((call.user_id, name, _plain(value)) for name, value in traits.items())
+        assert found == wanted, "it says something else"
+        return left
+
+    def _look_at_values(self, batch: Batch, calls: Sequence[Call]) -> None:
+        """Under a trait's name stand its values; where a request has no such field, they stand anywhere.
+
+        Calls that are told by events are looked at when all of their requests are there.
+        """
+        if (body := parsed(self._opened(batch))) is None:
             return
-        fields = list(_fields(parsed))
-        anywhere = {value for _, value in fields if isinstance(value, bool)}
-        for span, envelope in enumerate(self._content.envelopes):
-            wanted = {call.value for call in batch.calls if call.span == span}
-            if not wanted:
-                continue
-            under = [value for name, value in fields if name == envelope.key]
-            assert all(isinstance(value, bool) for value in under), f"{envelope.key} is {under[:3]}, no JSON boolean"
-            assert (not under and wanted <= anywhere) or set(under) == wanted, f"{envelope.key} has other values"
+        fields = list(leaves(body))
+        anywhere = {(kind, value) for _, kind, value in fields}
+        audiences = {one.key for one in self._content.envelopes if one.computation_class == "audience"}
+        for name, values in self._wanted(calls).items():
+            under = [(kind, value) for field, kind, value in fields if field == name]
+            wanted = {(type(one) is bool, one) for value in values for one in items(value)}
+            if name in audiences:
+                assert all(kind for kind, _ in under), f"{name} is {under[:3]}, no JSON boolean"
+            elif None in values:  # for which a destination may have other words
+                assert under or (False, None) in anywhere or name.encode() in self._opened(batch), (
+                    f"null is told for {name}, and the request says nothing of it")
+                wanted.discard((False, None))
+                under = [one for one in under if one in wanted]
+            assert (not under and wanted <= anywhere) or set(under) == wanted, (
+                f"{name} has other values than were told. A computed trait's call has JSON text as its value: "
+                "call.traits(envelope.key) gives the values by their names, as it does of an audience")
+
+    def _wanted(self, calls: Sequence[Call]) -> dict[str, list[object]]:
+        found: dict[str, list[object]] = {}
+        for call in calls:
+            envelope = self._content.envelopes[call.span]
+            if envelope.send == "identify":
+                for name, value in call.traits(envelope.key).items():
+                    found.setdefault(name, []).append(value)
+        return found
+
+
+def _plain(value: object) -> object:
+    """A value as two may be compared, of which one may have gone through a double."""
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        return float(value)
+    return repr(value)
 
 
 def _spellings(call: Call, found: Iterable[str]) -> Iterator[str]:
@@ -114,25 +160,33 @@ def _spellings(call: Call, found: Iterable[str]) -> Iterator[str]:
             yield quote_plus(name)
 
 
-def _parsed(body: bytes) -> Any:
-    """A body of JSON, or of a JSON value a line; None for any other."""
+_EXACT = json.JSONDecoder(parse_float=Decimal)
+
+
+def parsed(body: bytes) -> Any:
+    """A body of JSON, or of a JSON value a line, whose numbers keep every digit; None for any other."""
     try:
-        return orjson.loads(body)
-    except ValueError:
-        pass
-    try:
-        return [orjson.loads(line) for line in body.splitlines()]
+        text = body.decode()
+        try:
+            return _EXACT.decode(text)
+        except ValueError:
+            return [_EXACT.decode(line) for line in text.split("\n") if line]
     except ValueError:
         return None
 
 
-def _fields(value: Any, name: str = "") -> Iterator[tuple[str, object]]:
-    """Every value in a JSON document that holds no others, with the name of the field that it stands in."""
+def items(value: object) -> list[Any]:
+    """A list's items, or the one value."""
+    return value if isinstance(value, list) else [value]
+
+
+def leaves(value: Any, name: str = "") -> Iterator[tuple[str, bool, Any]]:
+    """Every value in a JSON document that holds no others: its field's name, whether it is a boolean, itself."""
     if isinstance(value, dict):
         for inner, one in value.items():
-            yield from _fields(one, inner)
+            yield from leaves(one, inner)
     elif isinstance(value, list):
         for one in value:
-            yield from _fields(one, name)
+            yield from leaves(one, name)
     else:
-        yield name, value
+        yield name, isinstance(value, bool), value

@@ -3,109 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from audiencesync.model import Batch, Call, Content, Destination, Packed, Person
-from audiencesync.testing import pages
-from audiencesync.testing.checked import Checked
-from audiencesync.testing.drive import Journal, drive, imagined
-from audiencesync.testing.loopback import Loopback
-from audiencesync.testing.pages import MESSAGE_ID, SECRET, Limits, content_for
+from audiencesync.model import Packed, Person
+from audiencesync.testing.drive import imagined
+from audiencesync.testing.pages import MESSAGE_ID, SECRET, content_for, fields_for
+from audiencesync.testing.place import Holds, Place
+from audiencesync.testing.values import ValuesContract
 
-Holds = Mapping[tuple[str, str], object]
-"""What a server has of the audiences: values by user and key."""
+__all__ = ["DestinationContract", "Holds", "Place"]
 
 
-@dataclass(frozen=True)
-class Place:
-    """A destination that can be sent to; `holds` says what is there, where a suite can know, and `server` plays it."""
-
-    destination: Destination
-    holds: Callable[[], Holds] | None = None
-    server: Loopback | None = None
-
-    def declare(self) -> None:
-        """Have the fields made that its keys need, whatever faults the server is told to have for later."""
-        script, requests = (self.server.script, self.server.requests) if self.server else ((), 0)
-        if self.server:
-            self.server.script = ()
-        list(self.destination.prepare(content_for(self.destination).keys, create=True))
-        if self.server:
-            self.server.script, self.server.requests = script, requests
-
-    def bring(self, calls: Sequence[Call], *, limits: Limits | None = None, seconds: float = 5.0,
-              before: Journal | None = None) -> Journal:
-        """Bring calls there as a sync does, after its fields are declared; `before` is the journal of the last one."""
-        made = content_for(self.destination, secret=SECRET[::-1] if before else SECRET)
-        self.declare()
-        return drive(self.destination, Checked(self.destination, made, limits=limits), calls, seconds=seconds,
-                     remembered=before.remembered if before else {})
-
-    def check(self, calls: Sequence[Call]) -> None:
-        """These calls, in their order, were all told, and nothing else was; who is held may be named by his email."""
-        if self.holds is None:
-            return
-        keys, users = content_for(self.destination).keys, {pages.email(call.user_id): call.user_id for call in calls}
-        wanted = {(call.user_id, keys[call.span]): call.value for call in calls}
-        found = {(users.get(who, who), key): value for (who, key), value in self.holds().items()
-                 if key in keys and value is not None}
-        assert {who for who, value in found.items() if value is True} == {who for who in wanted if wanted[who]}
-        assert not [who for who in found.keys() - wanted.keys() if found[who] is not False]
-        assert {type(value) for value in found.values()} <= {bool}, "membership is a JSON boolean"
-
-
-class DestinationContract:
-    """Promises of every destination; a subclass sets `destination`, and says more where it can.
-
-    `limits` are those of one request; `place` and `read` give the suite eyes: without them it looks for a user and a
-    value anywhere in a request.
-    """
-
-    destination: ClassVar[type[Destination]]
-    limits: ClassVar[Limits] = Limits()
-
-    @contextmanager
-    def place(self, tmp_path: Path) -> Iterator[Place]:
-        """The destination where it harms nobody: with its setting `path` in a folder of the test."""
-        if "path" not in self.destination.model_fields:
-            pytest.skip(f"{self.destination.type} has no setting `url`, so nothing brings it to a server on loopback")
-        yield Place(self.made(path=str(tmp_path / "example")))
-
-    def read(self, batch: Batch) -> Sequence[tuple[str, str, object]] | None:
-        """The user, the key and the value of each call that a request carries; None where a suite cannot tell."""
-        return None
-
-    def made(self, **settings: object) -> Destination:
-        """The destination of the example, with other settings where given."""
-        return self.destination.model_validate({**self.destination.example, **settings})
-
-    def checked(self, *, secret: bytes = SECRET) -> Checked:
-        """A packer that is held to its promises."""
-        made = self.made()
-        return Checked(made, content_for(made, secret=secret), limits=self.limits, read=self.read)
-
-    def packed(self, calls: Sequence[Call], *, secret: bytes = SECRET) -> Packed:
-        """The first requests of a page."""
-        return self.checked(secret=secret).pack(calls)
-
-    def call(self, user: str, span: int = 0, *, value: bool = True, note: str = "") -> Call:
-        """A call about a user who has whatever the destination needs."""
-        return pages.call(self.destination.needs, user, span, value=value, note=note)
-
-    def page(self, seed: int) -> list[Call]:
-        """A page of both audiences, ordered by user, with ids that break careless rendering."""
-        return pages.page(self.destination.needs, seed, emails=self._content().envelopes[0].id_kind == "email")
-
-    def _content(self) -> Content:
-        return content_for(self.made())
+class DestinationContract(ValuesContract):
+    """Promises of every destination: what is said here of audiences, and of values and events besides."""
 
     def test_the_example_is_valid_and_named_by_its_type(self) -> None:
         """The example is what people copy."""
@@ -222,7 +136,8 @@ class DestinationContract:
     def test_what_it_needs_is_declared_once(self, tmp_path: Path) -> None:
         """Fields are made before a key is sent the first time, and found afterwards."""
         with self.place(tmp_path) as place:
-            keys = content_for(place.destination).keys
-            assert {trait.status for trait in place.destination.prepare(keys, create=True)} <= {"ready", "made"}
-            found = {trait.status for trait in place.destination.prepare(keys, create=False)}
+            kinds = fields_for(place.destination)
+            made = place.destination.prepare(list(kinds), create=True, kinds=kinds)
+            assert {trait.status for trait in made} <= {"ready", "made"}
+            found = {trait.status for trait in place.destination.prepare(list(kinds), create=False, kinds=kinds)}
             assert found <= {"ready"} or place.holds is None

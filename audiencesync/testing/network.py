@@ -78,7 +78,7 @@ class HttpDestinationContract(DestinationContract):
     def place(self, tmp_path: Path) -> Iterator[Place]:
         """The destination on loopback; a server's `violations` are found when the test is over."""
         with self.server() as server:
-            yield Place(self.at(server.url), getattr(server, "holds", None), server)
+            yield Place(self.at(server.url), getattr(server, "holds", None), server, opened=self.opened)
             assert not getattr(server, "violations", [])
 
     def batch(self) -> Batch:

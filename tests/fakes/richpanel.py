@@ -12,10 +12,11 @@ from typing import Any
 
 import orjson
 
+from audiencesync.model import Batch
 from tests.fakes.base import Fake, Table, reply
 from tests.loopback import Answer, Request, Script
 
-KEY, SECRET = "rp_0123456789abcdef", "s3cretOfADataSource"
+KEY, SOURCE, SECRET = "rp_0123456789abcdef", "ds_0123456789abcdef", "s3cretOfADataSource"
 OWN = ("uid", "appClientId", "email", "name", "facebook", "twitter", "state", "city", "country", "phone")
 
 
@@ -26,18 +27,18 @@ class RichpanelFake(Fake):
     refused; `always` answers 200 to every batch, also to what is thrown away. `shows` the uid in look-ups or hides it.
     `nulls` of custom properties clear them, stay there as null, or are refused, as where only empty texts clear.
     `strict` refuses events of who is no customer, `unwanted` are names of events that it refuses. `data_source` is the
-    key of batches. What was tracked is in `tracked`, by the uid. An event whose user has an email breaks a rule of
+    key of batches, or the other one. What was tracked is in `tracked`, by the uid. An event whose user has an email breaks a rule of
     ours, and it changes that of a customer.
     """
 
     def __init__(self, script: Script = (), *, key: str = KEY, secret: str = SECRET, limit: int = 1_000_000,
                  window: float = 30.0, nesting: str = "customer", most_events: int = 25, always: bool = False,
                  shows: bool = True, nulls: str = "clear", strict: bool = False, unwanted: Collection[str] = (),
-                 data_source: str = "", latency: float = 0.0) -> None:
+                 data_source: str = SOURCE, latency: float = 0.0) -> None:
         super().__init__(script, latency=latency)
         self.key, self.secret, self.limit, self.window = key, secret, limit, window
         self.nesting, self.most_events, self.always, self.shows = nesting, most_events, always, shows
-        self.nulls, self.strict, self.unwanted, self.data_source = nulls, strict, unwanted, data_source or key
+        self.nulls, self.strict, self.unwanted, self.sources = nulls, strict, unwanted, (data_source, key)
         self.tracked: list[tuple[str, str, dict[str, Any]]] = []
         self.people = Table("email", "phone")
         self.routes: Counter[str] = Counter()
@@ -147,13 +148,13 @@ class RichpanelFake(Fake):
             return "the signature is wrong"
         batch = orjson.loads(b64decode(body["hs"]))
         events = batch["events"]
-        if batch.get("appClientId") != self.data_source or batch.get("event") != "send_batch":
+        if batch.get("appClientId") not in self.sources or batch.get("event") != "send_batch":
             return "the app is unknown"
         if len(events) > self.most_events:
             return "too many events"
         who = [one.get("properties" if one.get("event") == "identify" else "userProperties", {}).get("uid")
                for one in events]
-        if not all(who) or any(not one.get("event") or one.get("appClientId") != self.data_source for one in events):
+        if not all(who) or any(not one.get("event") or one.get("appClientId") not in self.sources for one in events):
             return "uid is required"
         if self.strict and any(one["event"] != "identify" and uid not in self.people
                                for uid, one in zip(who, events, strict=True)):
@@ -161,6 +162,11 @@ class RichpanelFake(Fake):
         if wrong := next((one["event"] for one in events if one["event"] in self.unwanted), ""):
             return f"the event {wrong} is unknown"
         return ""
+
+
+def opened(batch: Batch) -> bytes:
+    """The text of a request, of one with events too."""
+    return b64decode(orjson.loads(batch.body)["hs"]) if batch.route == "POST /v2/bt" else batch.body
 
 
 def _own(name: str) -> bool:
