@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -119,18 +120,19 @@ class Checked(Packer):
         anywhere = {(kind, value) for _, kind, value in fields}
         audiences = {one.key for one in self._content.envelopes if one.computation_class == "audience"}
         for name, values in self._wanted(calls).items():
-            under = [(kind, value) for field, kind, value in fields if field == name]
-            wanted = {(type(one) is bool, one) for value in values for one in items(value)}
+            under = {(kind, value) for field, kind, value in fields if field == name}
             if name in audiences:
-                assert all(kind for kind, _ in under), f"{name} is {under[:3]}, no JSON boolean"
-            elif None in values:  # for which a destination may have other words
-                assert under or (False, None) in anywhere or name.encode() in self._opened(batch), (
-                    f"null is told for {name}, and the request says nothing of it")
-                wanted.discard((False, None))
-                under = [one for one in under if one in wanted]
-            assert (not under and wanted <= anywhere) or set(under) == wanted, (
+                assert all(kind for kind, _ in under), f"{name} is {[*under][:3]}, no JSON boolean"
+            told = [value for value in values if value is not None]
+            found = [shown(value, under or anywhere) for value in told]
+            rest = under - set().union(*found) if len(told) == len(values) else ()
+            right = all(found) and not rest
+            assert right, (
                 f"{name} has other values than were told. A computed trait's call has JSON text as its value: "
                 "call.traits(envelope.key) gives the values by their names, as it does of an audience")
+            if len(told) < len(values):  # for null a destination may have other words
+                assert under or (False, None) in anywhere or name.encode() in self._opened(batch), (
+                    f"null is told for {name}, and the request says nothing of it")
 
     def _wanted(self, calls: Sequence[Call]) -> dict[str, list[object]]:
         found: dict[str, list[object]] = {}
@@ -152,13 +154,17 @@ def _plain(value: object) -> object:
 def _spellings(call: Call, found: Iterable[str]) -> Iterator[str]:
     """The ways in which a request may name somebody: in JSON, in a path, in a form."""
     columns = json.loads(call.included) if call.included else {}
-    for name in (call.user_id, columns.get("email"), *found):
+    learned = [part for text in found for part in (text, *re.split(r'[|"{}\[\]:, ]+', text)) if len(part) >= _TELLING]
+    for name in (call.user_id, columns.get("email"), *learned):
         if name:
             yield orjson.dumps(name).decode()[1:-1]
             yield json.dumps(name)[1:-1]
             yield quote(name, safe="")
             yield quote_plus(name)
 
+
+_TELLING = 3
+"""Characters from which a part of what was learned may be the name of somebody; `1` stands everywhere."""
 
 _EXACT = json.JSONDecoder(parse_float=Decimal)
 
@@ -175,9 +181,23 @@ def parsed(body: bytes) -> Any:
         return None
 
 
-def items(value: object) -> list[Any]:
-    """A list's items, or the one value."""
-    return value if isinstance(value, list) else [value]
+def shown(value: object, where: Collection[tuple[bool, Any]]) -> set[tuple[bool, Any]]:
+    """Those of a document's values that say this one; a list's items stand there, or a text that has all of them."""
+    if not isinstance(value, list):
+        return {(isinstance(value, bool), value)} & set(where)
+    items: set[tuple[bool, Any]] = {(False, item) for item in value}
+    return items if items <= set(where) else {(kind, text) for kind, text in where
+                                              if isinstance(text, str) and joins(text, value)}
+
+
+def joins(text: str, items: Sequence[str]) -> bool:
+    """Whether a text has these items in their order, as it does where an API has no lists."""
+    at = 0
+    for item in items:
+        if (at := text.find(item, at)) < 0:
+            return False
+        at += len(item)
+    return True
 
 
 def leaves(value: Any, name: str = "") -> Iterator[tuple[str, bool, Any]]:

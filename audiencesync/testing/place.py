@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from audiencesync.model import Batch, Call, Content, Destination
 from audiencesync.testing import pages
-from audiencesync.testing.checked import Checked
+from audiencesync.testing.checked import Checked, joins
 from audiencesync.testing.drive import Journal, drive
 from audiencesync.testing.loopback import Loopback
 from audiencesync.testing.pages import SECRET, Limits, content_for, fields_for
@@ -79,6 +79,8 @@ def same(held: object, told: object) -> bool:
     """Whether a trait has the value that was told, as far as a server's numbers have room for it."""
     if isinstance(told, int | float | Decimal) and not isinstance(told, bool):
         return isinstance(held, int | float | Decimal) and not isinstance(held, bool) and float(held) == float(told)
+    if isinstance(told, list) and isinstance(held, str):
+        return joins(held, told)
     return type(held) is type(told) and held == told
 
 

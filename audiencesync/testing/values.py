@@ -10,7 +10,7 @@ import pytest
 
 from audiencesync.model import Batch, Call, Person
 from audiencesync.testing import pages
-from audiencesync.testing.checked import items, leaves, parsed
+from audiencesync.testing.checked import leaves, parsed, shown
 from audiencesync.testing.drive import Journal
 from audiencesync.testing.pages import KINDS
 from audiencesync.testing.place import Place, has, same
@@ -125,15 +125,15 @@ class ValuesContract(Suite):
             for call in batch.calls:
                 found.setdefault(call, []).append(batch)
         texts = {id(batch): f"{batch.route} {self.opened(batch).decode(errors='replace')}" for batch in journal.sent}
-        fields = {id(batch): set(leaves(parsed(self.opened(batch)))) for batch in journal.sent}
+        fields = {id(batch): list(leaves(parsed(self.opened(batch)))) for batch in journal.sent}
         for call in calls:
             envelope = place.content().envelopes[call.span]
             event = envelope.events[2 if isinstance(call.value, str) else not call.value]
             mine = [id(batch) for batch in found.get(call, ())]
             assert any(event in texts[batch] for batch in mine), f"no request says {event} of {call.user_id!r}"
             for name, value in call.traits(envelope.key).items():
-                wanted = {(name, type(one) is bool, one) for one in items(value)}
-                assert any(event in texts[batch] and wanted <= fields[batch] for batch in mine), (
+                assert any(event in texts[batch] and shown(value, [one[1:] for one in fields[batch] if one[0] == name])
+                           for batch in mine), (
                     f"no event says that {name} is {value!r}")
 
 

@@ -27,8 +27,8 @@ class RichpanelFake(Fake):
     refused; `always` answers 200 to every batch, also to what is thrown away. `shows` the uid in look-ups or hides it.
     `nulls` of custom properties clear them, stay there as null, or are refused, as where only empty texts clear.
     `strict` refuses events of who is no customer, `unwanted` are names of events that it refuses. `data_source` is the
-    key of batches, or the other one. What was tracked is in `tracked`, by the uid. An event whose user has an email breaks a rule of
-    ours, and it changes that of a customer.
+    key of batches, or the other one. What was tracked is in `tracked`, by the uid. An event whose user has an email
+    breaks a rule of ours, and it changes that of a customer.
     """
 
     def __init__(self, script: Script = (), *, key: str = KEY, secret: str = SECRET, limit: int = 1_000_000,
