@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import tzinfo
+
+import orjson
 
 from audiencesync.model import Ago, Audience
 from audiencesync.report import moment, number, plain, run_row, stamp, table
 from audiencesync.schedule import show_duration
 from audiencesync.store.connect import Store
 from audiencesync.store.standings import Standing, standings
+from audiencesync.store.traits import traits_of
 from audiencesync.store.views import Acted, Known, Ran, acts_of, history, movers
 
 
@@ -19,7 +22,8 @@ from audiencesync.store.views import Acted, Known, Ran, acts_of, history, movers
 class Portrait:
     """One audience: its file (None when gone), what the state knows (None before its first run), and samples.
 
-    `entered` and `exited` are the newest run in which somebody did, and some of them; `used_by` are keys of others.
+    `entered` and `exited` are the newest run in which somebody did, and some of them; `used_by` are keys of others;
+    `traits` are a computed trait's kinds of values by name.
     """
 
     definition: Audience | None
@@ -30,6 +34,7 @@ class Portrait:
     standings: tuple[Standing, ...]
     acts: tuple[Acted, ...] = ()
     used_by: tuple[str, ...] = ()
+    traits: Mapping[str, str] = field(default_factory=dict)
 
 
 def portrait(store: Store, definition: Audience | None, known: Known | None) -> Portrait:
@@ -44,7 +49,8 @@ def portrait(store: Store, definition: Audience | None, known: Known | None) -> 
         (came, movers(store, known.computation_id, came, entered=True)) if came else None,
         (went, movers(store, known.computation_id, went, entered=False)) if went else None,
         tuple(standings(store, [known], {known.key: definition.destinations if definition else ()})),
-        tuple(acts_of(store, known.key)))
+        tuple(acts_of(store, known.key)),
+        traits=traits_of(store, known.computation_id, known.run.run.number) if known.run else {})
 
 
 def run_document(ran: Ran) -> dict[str, object]:
@@ -54,14 +60,15 @@ def run_document(ran: Ran) -> dict[str, object]:
 
 def runs_table(found: Sequence[Ran], zone: tzinfo) -> str:
     """Runs side by side; below, why the failed ones did."""
+    other = ["other values"] if any(ran.run.updated for ran in found) else []
     rows = [[ran.run.key, str(ran.run.number), moment(ran.run.as_of, zone), ran.run.status,
-             *([number(ran.run.members), number(ran.run.entered, sign="+"), number(ran.run.exited, sign="-")]
-               if ran.run.status == "done" else ["-", "-", "-"]),
+             *([number(ran.run.members), number(ran.run.entered, sign="+"), number(ran.run.exited, sign="-"),
+                number(ran.run.updated)] if ran.run.status == "done" else ["-", "-", "-", "-"])[:3 + len(other)],
              f"{(ran.ended_at - ran.started_at).total_seconds():.1f}s"] for ran in found]
     failed = [f"run {ran.run.number} of {ran.run.key} {'' if ran.run.status == 'failed' else 'is '}{ran.run.status}: "
               f"{plain(ran.run.error)}" for ran in found if ran.run.error]
-    return "\n".join([table(["audience", "run", "as of", "status", "members", "entered", "exited", "took"], rows,
-                            right=["run", "members", "entered", "exited", "took"]), *failed])
+    header = ["audience", "run", "as of", "status", "members", "entered", "exited", *other, "took"]
+    return "\n".join([table(header, rows, right=["run", "members", "entered", "exited", *other, "took"]), *failed])
 
 
 def standing_document(one: Standing) -> dict[str, object]:
@@ -89,7 +96,7 @@ def document(seen: Portrait) -> dict[str, object]:
         "key": seen.definition.key if seen.definition else seen.known.key if seen.known else "",
         "definition": _definition(seen.definition) if seen.definition else None,
         "id_kind": seen.known.id_kind if seen.known else None,
-        "used_by": list(seen.used_by),
+        "used_by": list(seen.used_by), "traits": dict(seen.traits),
         "paused": bool(seen.known and seen.known.paused_at), "members": last.members if last else 0,
         "runs": [run_document(ran) for ran in seen.runs], **sample,
         "destinations": [standing_document(one) for one in seen.standings],
@@ -118,7 +125,8 @@ def _definition(one: Audience) -> dict[str, object]:
     return {"name": one.name, "kind": one.kind, "description": one.description, "owner": one.owner,
             "tags": list(one.tags), "include": list(one.include), "destinations": list(one.destinations),
             "integrations": list(one.integrations), "schedule": one.schedule, "file": one.path.as_posix(),
-            "line": one.line, "sql": one.sql, "uses": list(one.uses),
+            "line": one.line, "sql": one.sql, "uses": list(one.uses), "types": dict(one.types),
+            "full_row": one.full_row, "when_missing": "keep" if not one.missing else "clear" if one.missing == "null" else orjson.loads(one.missing),
             "vars": _variables(one)}
 
 
@@ -145,11 +153,14 @@ def _facts(seen: Portrait) -> str:
     facts: dict[str, object] = {"key": seen.known.key if seen.known else ""}
     if seen.definition:
         facts = {"key": seen.definition.key, **_definition(seen.definition)}
-        del facts["sql"], facts["line"], facts["kind"]
+        del facts["sql"], facts["line"], facts["kind"], facts["types"]
+        if seen.definition.kind == "audience":
+            del facts["full_row"], facts["when_missing"]
     else:
         kept = "" if seen.known and seen.known.retired_at else "; destinations keep what they were told"
         facts["file"] = f"gone{kept}"
     facts["used by"] = list(seen.used_by)
+    facts["traits"] = [f"{name} ({kind or 'NULL alone'})" for name, kind in seen.traits.items()]
     if seen.known:
         if seen.known.retired_at:
             facts["retired"] = "for ever, and its key stays taken"

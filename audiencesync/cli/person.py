@@ -7,7 +7,7 @@ from datetime import tzinfo
 
 from audiencesync.report import moment, plain, stamp, table
 from audiencesync.store.views import Rejected
-from audiencesync.store.views_user import Membership, Stretch, Told, Word
+from audiencesync.store.views_user import Membership, Stretch, Told, Value, Word
 
 
 def document(user_id: str, found: Sequence[Membership]) -> dict[str, object]:
@@ -64,6 +64,8 @@ def _headline(one: Membership, zone: tzinfo) -> str:
     if not one.stretches:
         return f"{one.key}: out, and never was in"
     last = one.stretches[-1]
+    if one.value is not None:
+        return f"{one.key}: {plain(one.value)}, in since {_run(last.since_run, last.since, zone)}"
     if one.member:
         return f"{one.key}: in, since {_run(last.since_run, last.since, zone)}"
     return f"{one.key}: out, since {_run(last.until_run, last.until, zone)}"
@@ -94,8 +96,11 @@ def _words(word: Word, zone: tzinfo) -> str:
     return "; ".join(said)
 
 
-def _value(value: bool) -> str:
-    return "true" if value else "false"
+def _value(value: Value) -> str:
+    """What he is told to be: a boolean, or his computed traits."""
+    if isinstance(value, str):
+        return plain(value)
+    return "that he dropped out" if value is None else "true" if value else "false"
 
 
 def rejected_document(one: Rejected) -> dict[str, object]:

@@ -122,7 +122,11 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class PlannedAudience:
-    """What a run would find: how many are members now (None before the first run) and then."""
+    """What a run would find: how many are members now (None before the first run) and then.
+
+    `updated` are members of a computed trait with other values; `missing` is what those who dropped out are told, as
+    JSON text, empty for nothing, None where it is an audience.
+    """
 
     key: str
     before: int | None
@@ -132,6 +136,7 @@ class PlannedAudience:
     duplicates: int = 0
     note: str = ""
     updated: int = 0
+    missing: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from audiencesync.project.document import Document, Loc, parse
 from audiencesync.project.files import DECLARED
 from audiencesync.project.page import START, Page, Place, did_you_mean, read_page
 from audiencesync.project.settings import Defaults, EventsTable, Header, merged_guard
-from audiencesync.project.traits import FOLDER, check_trait, kind_of, missing_text, sending
+from audiencesync.project.traits import FOLDER, check_send, check_trait, kind_of, missing_text, sending
 from audiencesync.project.uses import check_uses
 from audiencesync.project.validation import salvaged, validated
 from audiencesync.project.values import parse_variable
@@ -193,6 +193,7 @@ def _check_destinations(header: Header, document: Document, known: Mapping[str, 
 
 
 def _check_needs(audience: Audience, document: Document, known: Mapping[str, Destination | None]) -> None:
+    check_send(audience, document, known)
     for name in audience.destinations:
         destination = known.get(name)
         for column in destination.needs if destination else ():

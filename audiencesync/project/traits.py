@@ -7,8 +7,9 @@ from pathlib import PurePath
 
 import orjson
 
-from audiencesync.model import EVERYWHERE
+from audiencesync.model import EVERYWHERE, Audience, Destination
 from audiencesync.project.document import Document
+from audiencesync.project.page import did_you_mean
 from audiencesync.project.settings import Header
 
 FOLDER = "traits"
@@ -31,6 +32,24 @@ def check_trait(header: Header, kind: str, document: Document) -> None:
         if (name == "computed") != (kind == "trait"):
             what = "an audience is entered and exited" if kind == "audience" else "a trait is computed"
             document.mistake(("events", name), f"{what}, so {name} never happens", key=True)
+
+
+def check_send(audience: Audience, document: Document, known: Mapping[str, Destination | None]) -> None:
+    """What a definition is told by must be what its destinations take."""
+    for named, send in audience.send.items():
+        everywhere = named == EVERYWHERE
+        loc = ("send",) if everywhere else ("send", named)
+        if not everywhere and known and named not in known:
+            document.mistake(loc, f"unknown destination {named!r}", hint=did_you_mean(named, known), key=True)
+        for name in audience.destinations if everywhere else (named,):
+            destination = known.get(name)
+            if destination is not None and send not in destination.sends:
+                hint = f"name those that take it:  send: {{NAME: {send}}}" if everywhere else ""
+                document.mistake(loc, _taken(name, destination), hint=hint)
+
+
+def _taken(name: str, destination: Destination) -> str:
+    return f"{name!r} is a {destination.type} destination, which takes {' or '.join(destination.sends)}"
 
 
 def missing_text(when_missing: object) -> str:

@@ -54,6 +54,7 @@ def run_row(run: Run) -> dict[str, object]:
     """A run for programs."""
     return {"key": run.key, "run": run.number, "as_of": stamp(run.as_of), "status": run.status,
             "members": run.members, "entered": run.entered, "exited": run.exited, "changed": run.changed,
+            "updated": run.updated,
             "duplicates": run.duplicates, "error": run.error}
 
 
@@ -86,12 +87,15 @@ def text(report: Report, zone: tzinfo = UTC) -> str:
 
 
 def _runs(runs: Iterable[Run], zone: tzinfo) -> str:
+    shown = list(runs)
+    other = ["other values"] if any(run.updated for run in shown) else []
     return table(
-        ["audience", "as of", "status", "members", "entered", "exited"],
+        ["audience", "as of", "status", "members", "entered", "exited", *other],
         [[run.key, moment(run.as_of, zone), run.status,
-          *(["-", "-", "-"] if run.status != "done" else
-            [number(run.members), number(run.entered, sign="+"), number(run.exited, sign="-")])] for run in runs],
-        right=["members", "entered", "exited"])
+          *(["-", "-", "-", "-"] if run.status != "done" else
+            [number(run.members), number(run.entered, sign="+"), number(run.exited, sign="-"), number(run.updated)])
+          [:3 + len(other)]] for run in shown],
+        right=["members", "entered", "exited", *other])
 
 
 def _syncs(outcomes: Iterable[Outcome]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import UTC, tzinfo
 
-from audiencesync.model import Plan, PlannedDelivery
+from audiencesync.model import Plan, PlannedAudience, PlannedDelivery
 from audiencesync.report.outcomes import first_of
 from audiencesync.report.words import counted, lasting, moment, number, plain, stamp, table
 
@@ -25,11 +25,11 @@ def plan_document(plan: Plan) -> dict[str, object]:
     return {
         "as_of": stamp(plan.as_of),
         "audiences": [{"key": one.key, "before": one.before, "members": one.members, "entered": one.entered,
-                       "exited": one.exited, "duplicates": one.duplicates, "note": one.note}
+                       "exited": one.exited, "updated": one.updated, "duplicates": one.duplicates, "note": one.note}
                       for one in plan.audiences],
         "syncs": [{"key": one.key, "destination": one.destination, "mode": one.mode, "status": one.status,
-                   "calls": one.calls, "entered": one.entered, "exited": one.exited, "retried": one.retried,
-                   "reason": one.reason, "seconds": one.seconds} for one in plan.syncs],
+                   "calls": one.calls, "entered": one.entered, "exited": one.exited, "updated": one.updated,
+                   "retried": one.retried, "reason": one.reason, "seconds": one.seconds} for one in plan.syncs],
         "destinations": [{"destination": one.destination, "calls": one.calls, "users": one.users,
                           "requests": one.requests, "refused": one.refused, "rate": one.rate, "seconds": one.seconds,
                           "minutes": None if one.seconds is None else round(one.seconds / 60, 2)}
@@ -62,24 +62,27 @@ def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]], right: Seque
 
 def _tables(plan: Plan, draw: Table) -> list[str]:
     parts = []
+    updated = any(one.updated for one in plan.audiences) or any(one.updated for one in plan.syncs)
+    other = ["other values"] if updated else []
     if plan.audiences:
         parts.append(draw(
-            ["audience", "was", "now", "entered", "exited", ""],
+            ["audience", "was", "now", "entered", "exited", *other, ""],
             [[one.key, "-" if one.before is None else number(one.before), number(one.members),
-              number(one.entered, sign="+"), number(one.exited, sign="-"), one.note] for one in plan.audiences],
-            ["was", "now", "entered", "exited"]))
+              number(one.entered, sign="+"), number(one.exited, sign="-"), *(number(one.updated) for _ in other),
+              one.note] for one in plan.audiences],
+            ["was", "now", "entered", "exited", *other]))
     if plan.syncs:
         parts.append(draw(
-            ["destination", "audience", "sync", "true", "false", "again", "calls", ""],
+            ["destination", "audience", "sync", "true", "false", *other, "again", "calls", ""],
             [[one.destination, one.key, one.mode, number(one.entered, sign="+"), number(one.exited, sign="-"),
-              number(one.retried), number(one.calls),
+              *(number(one.updated) for _ in other), number(one.retried), number(one.calls),
               "" if one.status == "ready" else f"{one.status}: {one.reason}"] for one in plan.syncs],
-            ["true", "false", "again", "calls"]))
+            ["true", "false", *other, "again", "calls"]))
     return parts
 
 
 def _words(plan: Plan, zone: tzinfo) -> list[str]:
-    lines = []
+    lines = [_missing(one) for one in plan.audiences if one.exited and one.missing is not None]
     for one in plan.deliveries:
         refused = f"; {counted(one.refused, 'call')} can not be sent" if one.refused else ""
         lines.append(f"{one.destination}: {counted(one.calls, 'identify call')} to {counted(one.users, 'user')} in "
@@ -92,6 +95,15 @@ def _words(plan: Plan, zone: tzinfo) -> list[str]:
               f"{one.destination} --clear tells them that they left" for one in plan.taken if one.key not in plan.left]
     lines.append(f"As of {moment(plan.as_of, zone)}. Nothing was written and nothing was sent; audiencesync sync does.")
     return lines
+
+
+def _missing(one: PlannedAudience) -> str:
+    """What becomes of the traits of those who dropped out; said loudly, since few expect it of SQL traits."""
+    who = f"{one.key}: {counted(one.exited, 'user')} dropped out of its result"
+    if not one.missing:
+        return f"{who} and {'is' if one.exited == 1 else 'are'} told nothing (when_missing: keep)"
+    how = "when_missing: clear, as unless told" if one.missing == "null" else f"when_missing: {one.missing}"
+    return f"{who}: EACH OF THEIR TRAITS IS TOLD AS {one.missing} ({how})"
 
 
 def _duration(one: PlannedDelivery) -> str:

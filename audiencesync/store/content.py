@@ -141,7 +141,7 @@ def in_columns(store: Store, query: Select[Any], after: str | None, chunk: int) 
 _as_call: Callable[[Any], Call] = partial(tuple.__new__, Call)
 
 
-def _calls(span: Span, index: int, columns: list[list[Any]], *, whole: bool) -> list[Call]:
+def as_calls(span: Span, index: int, columns: list[list[Any]], *, whole: bool) -> list[Call]:
     """Rows of `changes`, given as columns, as calls of the span with that index."""
     users, members, included, *traits = columns
     told = partial(values.told, span.envelope, whole=whole)
@@ -152,10 +152,10 @@ def _calls(span: Span, index: int, columns: list[list[Any]], *, whole: bool) -> 
 
 def _streams(store: Store, sync: Sync, size: int, table: FromClause, *, retried: bool) -> list[Iterator[list[Call]]]:
     spans = list(enumerate(sync.spans))
-    queries = [(changes(sync.mode, span, table), partial(_calls, span, index, whole=sync.mode == "backfill"))
+    queries = [(changes(sync.mode, span, table), partial(as_calls, span, index, whole=sync.mode == "backfill"))
                for index, span in spans]
     if retried:
-        queries += [(retries(sync, span), partial(_calls, span, index, whole=True)) for index, span in spans]
+        queries += [(retries(sync, span), partial(as_calls, span, index, whole=True)) for index, span in spans]
     # of a lone stream's chunk comes a whole number of pages; many streams hold no more in memory together than one
     whole = size * max(5, -(-100 // size)) if len(queries) == 1 else max(100, 5 * size // len(queries))
     return [map(calls, in_columns(store, query, sync.acknowledged, whole)) for query, calls in queries]
@@ -233,7 +233,7 @@ def count(store: Store, sync: Sync, *, after: str | None = None, table: FromClau
 def _told(store: Store, span: Span, after: str | None, table: FromClause) -> int:
     """Of how many users of a span there is something to tell, where other names keep the database from saying."""
     found = in_columns(store, changes("incremental", span, table), after, 5000)
-    return sum(len(_calls(span, 0, columns, whole=False)) for columns in found)
+    return sum(len(as_calls(span, 0, columns, whole=False)) for columns in found)
 
 
 def _behind(query: Select[Any], after: str | None) -> Subquery:

@@ -1,32 +1,32 @@
-"""Some users of an audience, drawn by chance, with what a destination was told of them."""
+"""Some users of a computation, drawn by chance, with what a destination was told of them."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import replace
 
 from sqlalchemy import exists, func, select
 
+from audiencesync.model import Call, Span
 from audiencesync.store.connect import Store
-from audiencesync.store.content import valued
-from audiencesync.store.tables import memberships, rejections
+from audiencesync.store.content import as_calls, changes
+from audiencesync.store.positions import last_envelope
+from audiencesync.store.tables import rejections
+from audiencesync.store.traits import traits_of
 
 
-class Sampled(NamedTuple):
-    """A user with the value he was told as of the position, and his included columns."""
+def sample(store: Store, destination: str, computation_id: int, key: str, run: int, count: int) -> list[Call]:
+    """So many members and former members as of a run that the destination was brought to, without the refused.
 
-    user_id: str
-    value: bool
-    included: str | None
-
-
-def sample(store: Store, destination: str, computation_id: int, run: int, count: int) -> list[Sampled]:
-    """So many members and former members as of a run that the destination was brought to, without the refused."""
+    Each is told all that he was told in the end, as a backfill would.
+    """
+    names = tuple(traits_of(store, computation_id, run))
+    envelope = replace(last_envelope(store, destination, computation_id), traits=names)
+    span = Span(computation_id, key, run, run, envelope)
+    everybody = changes("backfill", span).subquery()
     refused = exists().where(rejections.c.destination == destination,
                              rejections.c.computation_id == computation_id,
-                             rejections.c.user_id == memberships.c.user_id)
-    query = valued(run, memberships).where(memberships.c.computation_id == computation_id,
-                                           memberships.c.since_run <= run, ~refused)
-    found = query.subquery()
+                             rejections.c.user_id == everybody.c.user_id)
+    drawn = select(everybody).where(~refused).order_by(func.random()).limit(count).subquery()
     with store.read() as connection:
-        rows = connection.execute(select(found).order_by(func.random()).limit(count)).all()
-    return [Sampled(row.user_id, bool(row.value), row.included) for row in rows]
+        columns = store.backend.gather(connection, drawn)
+    return as_calls(span, 0, columns, whole=True)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Select, and_, exists, func, or_, select
 
+from audiencesync.model import as_object
 from audiencesync.store.accounts import NEW_ACCOUNT
 from audiencesync.store.connect import Store
 from audiencesync.store.tables import acts, computations, memberships, positions, rejections, runs, spans, syncs
+from audiencesync.store.traits import TRAIT, read_traits
 from audiencesync.store.views import Rejected
 
 
@@ -29,11 +32,15 @@ class Stretch:
         return self.since_run <= run and (self.until_run is None or self.until_run > run)
 
 
+Value = bool | str | None
+"""What a user is in an audience; or his computed traits as the text of a JSON object, None while he is not there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Told:
     """What a sync told: the value, as of which run, and when that sync ended (or began, while it is open)."""
 
-    value: bool
+    value: Value
     run: int
     as_of: datetime
     at: datetime
@@ -50,25 +57,30 @@ class Word:
 
     destination: str
     told: Told | None = None
-    unresolved: bool | None = None
-    pending: bool | None = None
+    unresolved: Value = None
+    pending: Value = None
     rejected: Rejected | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """One audience's whole history with the user, oldest stretch first, and what each destination knows of it."""
+    """One audience's whole history with the user, oldest stretch first, and what each destination knows of it.
+
+    `value` are his computed traits now, as the text of a JSON object; None where it is an audience.
+    """
 
     key: str
     member: bool
     stretches: tuple[Stretch, ...]
     words: tuple[Word, ...]
+    value: str | None = None
 
 
 def user(store: Store, user_id: str, goes_to: Mapping[str, Sequence[str]]) -> list[Membership]:
     """All that is known of a user by exactly this id, an entry for each audience; `goes_to`: destinations by key."""
     with store.read() as connection:
-        known = connection.execute(select(computations.c.id, computations.c.key, computations.c.retired_at)
+        known = connection.execute(select(computations.c.id, computations.c.key, computations.c.kind,
+                                          computations.c.retired_at)
                                    .order_by(computations.c.key)).all()
         ids = [row.id for row in known]
         rows = _by_computation(connection, _memberships(ids, user_id))
@@ -83,16 +95,18 @@ def user(store: Store, user_id: str, goes_to: Mapping[str, Sequence[str]]) -> li
             .group_by(acts.c.subject))}
     found = []
     for one in known:
-        stretches = _stretches(rows.get(one.id, ()))
+        mine = rows.get(one.id, ())
+        stretches = _stretches(mine)
+        values = partial(_traits, mine) if one.kind == TRAIT else partial(_value, stretches)
         past = [row for row in told.get(one.id, ()) if row.destination not in fresh
                 or row.opened_at > fresh[row.destination]]
         refusals = {row.destination: row for row in refused.get(one.id, ())}
-        now = _value(stretches, newest[one.id][0].number) if one.id in newest else False
+        now = values(newest[one.id][0].number) if one.id in newest else False
         names = dict.fromkeys([*goes_to.get(one.key, ()), *(row.destination for row in past), *refusals])
-        words = tuple(_word(name, user_id, stretches, [row for row in past if row.destination == name],
+        words = tuple(_word(name, user_id, values, [row for row in past if row.destination == name],
                             refusals.get(name), at.get((name, one.id)), now=now, retired=one.retired_at is not None)
                       for name in names)
-        found.append(Membership(one.key, now, stretches, words))
+        found.append(Membership(one.key, bool(now), stretches, words, now if isinstance(now, str) else None))
     return found
 
 
@@ -106,7 +120,7 @@ def _by_computation(connection: Connection, query: Select[Any]) -> dict[int, lis
 def _memberships(ids: Sequence[int], user_id: str) -> Select[Any]:
     began, ended = runs.alias("began"), runs.alias("ended")
     return (select(memberships.c.computation_id, memberships.c.since_run, memberships.c.until_run,
-                   began.c.as_of.label("since"), ended.c.as_of.label("until"))
+                   began.c.as_of.label("since"), ended.c.as_of.label("until"), memberships.c.value, began.c.traits)
             .join(began, and_(began.c.computation_id == memberships.c.computation_id,
                               began.c.number == memberships.c.since_run))
             .outerjoin(ended, and_(ended.c.computation_id == memberships.c.computation_id,
@@ -161,18 +175,24 @@ def _value(stretches: Iterable[Stretch], run: int) -> bool:
     return any(stretch.covers(run) for stretch in stretches)
 
 
-def _word(name: str, user_id: str, stretches: Sequence[Stretch], past: Iterable[Any], refused: Any, at: Any, *,
-          now: bool, retired: bool) -> Word:
+def _traits(rows: Iterable[Any], run: int) -> str | None:
+    """The traits as of a run; a row's values have the names that the run found which wrote it."""
+    return next((as_object(list(read_traits(row.traits)), row.value) for row in rows
+                 if Stretch(row.since_run, row.since, row.until_run).covers(run)), None)
+
+
+def _word(name: str, user_id: str, values: Callable[[int], Value], past: Iterable[Any], refused: Any, at: Any, *,
+          now: Value, retired: bool) -> Word:
     """Walk the destination's syncs back to the last one that it answered for.
 
     A sync that retention forgot left its word in the position, which is `at`.
     """
     told: Told | None = None
-    unresolved: bool | None = None
-    coming: bool | None = None
+    unresolved: Value = None
+    coming: Value = None
     for sync in past:
-        value = _value(stretches, sync.to_run)
-        if sync.mode == "incremental" and value == _value(stretches, sync.from_run):
+        value = values(sync.to_run)
+        if sync.mode == "incremental" and value == values(sync.from_run):
             continue
         if sync.status == "open" and (sync.acknowledged is None or user_id > sync.acknowledged):
             if sync.claimed is not None and user_id <= sync.claimed:
@@ -186,11 +206,11 @@ def _word(name: str, user_id: str, stretches: Sequence[Stretch], past: Iterable[
         rejected = Rejected(user_id, refused.key, name, refused.reason, refused.status, refused.tries, refused.since,
                             refused.next_try)
         return Word(name, told, unresolved, None, rejected)
-    if told is None and at is not None and at.as_of is not None and _value(stretches, at.run):
-        told = Told(True, at.run, at.as_of, at.as_of, "incremental")
+    if told is None and at is not None and at.as_of is not None and values(at.run):
+        told = Told(values(at.run), at.run, at.as_of, at.as_of, "incremental")
     if retired or (at is not None and at.retired_at is not None):
         if at is None or at.clear_as_of is None:
             return Word(name, told, unresolved)
-        now = False
-    known = unresolved if unresolved is not None else told.value if told else False
+        now = False if isinstance(now, bool) else None
+    known = unresolved if unresolved is not None else told.value if told else False if isinstance(now, bool) else None
     return Word(name, told, unresolved, coming if coming is not None else now if now != known else None)

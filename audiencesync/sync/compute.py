@@ -38,8 +38,9 @@ LOGGER = logging.getLogger(__name__)
 def definition_hash(audience: Audience) -> str:
     """A short hash of all that decides who is a member."""
     parts = [audience.sql, repr(audience.include), repr(sorted(audience.variables.items()))]
-    if audience.uses:
-        parts.append(repr(audience.uses))
+    for more in (audience.uses, sorted(audience.types.items())):
+        if more:
+            parts.append(repr(more))
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
 
 

@@ -14,7 +14,7 @@ from audiencesync.store.connect import Store
 from audiencesync.store.members import Kept, keeping
 from audiencesync.store.positions import NOTHING, Position
 from audiencesync.store.stage import stage
-from audiencesync.store.traits import traits_of
+from audiencesync.store.traits import TRAIT, traits_of
 from audiencesync.sync import fields
 from audiencesync.sync.blocked import blocked_account
 from audiencesync.sync.compute import Computer, Errors, instant
@@ -106,7 +106,8 @@ def _audience(project: Project, thought: Store, computer: Computer, kept: Kept, 
             shape = envelope(project, desk.name, audience, result.id_kind, computer.moment, result.traits)
             plan_sync(thought, held, desk, audience, identity, Span(0, audience.key, 0, 0, shape))
         return PlannedAudience(audience.key, last.members if last else None, held.members, entered, exited,
-                               held.rows - held.members, "" if last else "new", updated)
+                               held.rows - held.members, "" if last else "new", updated,
+                               audience.missing if audience.kind == TRAIT else None)
 
 
 def _owed(project: Project, store: Store, thought: Store, audience: Audience, known: runs.Due | None,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
 from itertools import chain
 from typing import NamedTuple
 
@@ -21,11 +23,14 @@ TOGETHER = 1000
 
 
 class Drift(NamedTuple):
-    """A user who does not hold what the destination was told; `found` is None where he is not known there."""
+    """A user who does not hold what the destination was told; `found` is None where he is not known there.
+
+    `key` is the trait's name, which an audience's key is.
+    """
 
     user_id: str
     key: str
-    told: bool
+    told: object
     found: object
     there: bool
 
@@ -77,7 +82,7 @@ def _compare(project: Project, store: Store, name: str, sample: int, turns: Turn
             turns.count()
         for key, value in mine.items():
             found = None if held is None else held.get(key)
-            if found is not True if value else found not in (False, None):
+            if not same(value, found):
                 drift.append(Drift(person.user_id, key, value, found, held is not None))
     if people and not read:
         raise UsageError(f"none of the users drawn ({len(people):,}) can be read back from {name}, which finds people "
@@ -88,8 +93,32 @@ def _compare(project: Project, store: Store, name: str, sample: int, turns: Turn
     return Verified(read, values, tuple(sorted(drift, key=lambda one: one[:2])), tuple(waiting), len(people) - read)
 
 
-Told = dict[tuple[str, str], dict[str, bool]]
-"""By kind and id: what a user was told, by key."""
+Told = dict[tuple[str, str], dict[str, object]]
+"""By kind and id: what a user was told, by the trait's name."""
+
+
+def same(told: object, found: object) -> bool:
+    """Whether a destination holds what it was told, in its own spelling: 9.5 or "9.50", any absence for null."""
+    if isinstance(told, bool):
+        return found is True if told else found in (False, None)
+    if told is None or found is None:
+        return found in (told, "", None) and told is None
+    if isinstance(told, int | float | Decimal):
+        try:
+            return float(str(found)) == float(told)
+        except ValueError:
+            return False
+    if isinstance(told, list):
+        return found == told or [part.strip() for part in str(found).split(",")] == told
+    return str(found) == told or _instant(str(found)) == _instant(str(told)) is not None
+
+
+def _instant(text: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _told(project: Project, store: Store, name: str, sample: int) -> tuple[list[Person], Told, list[str]]:
@@ -106,11 +135,10 @@ def _told(project: Project, store: Store, name: str, sample: int) -> tuple[list[
         kind = str(due.id_kind)
         packer = destination.packer(Content(bytes(16), (replace(NOTHING, key=due.key, id_kind=kind),)))
         share = sample * (index + 1) // len(mine) - sample * index // len(mine)
-        drawn = samples.sample(store, name, due.computation_id, stands[due.computation_id].run, share)
-        calls = [Call(one.user_id, 0, one.value, one.included) for one in drawn]
+        calls = samples.sample(store, name, due.computation_id, due.key, stands[due.computation_id].run, share)
         for call, remembered in zip(calls, _remembered(store, name, packer, calls), strict=True):
             who = kind, call.user_id
-            told.setdefault(who, {})[due.key] = call.value
+            told.setdefault(who, {}).update(call.traits(due.key))
             before = people.get(who, Person(call.user_id, kind, None, {}))
             people[who] = before._replace(included=call.included or before.included,
                                           known={**before.known, **remembered})
