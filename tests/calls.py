@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import orjson
 
-from audiencesync.model import Call, Content
+from audiencesync.model import Call, Content, Destination, Packed
 from audiencesync.testing import content, envelope
 
 KEYS = ("vip", "big_spender", "dormant")
@@ -29,3 +33,22 @@ def false(user: str, span: int = 0) -> Call:
 def computed(user: str, span: int = 0, *, columns: dict[str, object] | None = None, **values: object) -> Call:
     """What a user is told of a computed trait, with his included columns."""
     return Call(user, span, orjson.dumps(values).decode(), orjson.dumps(columns).decode() if columns else None)
+
+
+def pure(destination: Destination, made: Content) -> Any:
+    """A destination's packer of which every result is held to be the same from another, whole, and of a user once."""
+    class Pure(type(destination.packer(made))):  # type: ignore[misc] - whatever class it is
+        def pack_known(self, calls: Sequence[Call], known: Mapping[str, str]) -> Packed:
+            packed: Packed = super().pack_known(calls, known)
+            assert packed == destination.packer(made).pack_known(list(calls), dict(known)), "it depends on other pages"
+            parts = [*(call for batch in packed.batches for call in batch.calls), *packed.done, *packed.later,
+                     *(call for call, _ in packed.refused)]
+            assert Counter(parts) == Counter(calls), "each call is in one place"
+            assert packed.batches or not packed.later, "what is left for later waits for nothing"
+            users = [user for batch in packed.batches for user in {call.user_id for call in batch.calls}]
+            assert len(users) == len(set(users)), "a user is under way twice"
+            return packed
+
+    packer = destination.packer(made)
+    packer.__class__ = Pure
+    return packer

@@ -17,7 +17,7 @@ from audiencesync.testing import HttpDestinationContract, content
 from audiencesync.testing.drive import Journal, drive
 from audiencesync.testing.loopback import Fault, Loopback, Script
 from tests.calls import AWKWARD, KEYS, false, made, true
-from tests.fakes.usercom import KEY, TOO_FAST, UserComFake
+from tests.fakes.usercom import KEY, TOO_FAST, UserComFake, opened
 
 
 def at(url: str, **settings: object) -> UserCom:
@@ -55,6 +55,9 @@ class TestUserCom(HttpDestinationContract):
 
     def read(self, batch: Batch) -> Sequence[tuple[str, str, object]]:
         return told(batch, content().envelopes)
+
+    def opened(self, batch: Batch) -> bytes:
+        return opened(batch)
 
 
 def test_a_new_member_is_created_in_one_request_with_all_his_traits() -> None:

@@ -43,6 +43,10 @@ class Crisp(People):
     columns `name` (or `first_name` and `last_name`), `phone`, `avatar`, `gender` and `address` become fields of the
     person, others custom data; they are sent when they change, by requests of the user's own. When an email changes,
     the person has it changed, too; where other users share him, or another has that email, the user leaves him.
+
+    A computed trait that is a list becomes text with commas, and one that is no more an empty text. Where values differ
+    by person each is told alone, with all that there is to tell of him. Events are told one by one to `people/events`,
+    after the person was found or created. Crisp knows no event again, so one whose answer was lost may be there twice.
     """
 
     type: ClassVar[str] = "crisp"
@@ -55,6 +59,7 @@ class Crisp(People):
     identifies: ClassVar[str] = "the email; users who share one share a person"
     unknown: ClassVar[str] = "created with the first true, by email"
     published: ClassVar[str] = "10,000 requests a day (website token) or 5,000 (plugin token)"
+    sends: ClassVar[tuple[str, ...]] = ("identify", "track", "both")
     reads_back: ClassVar[bool] = True
     example_answer: ClassVar[bytes] = (b'{"error": false, "reason": "updated", '
                                        b'"data": {"people_id": "c5a2f70c-f605-4648-b47f-8c39d4b03a50"}}')
@@ -68,6 +73,8 @@ class Crisp(People):
     search: int = Field(20, ge=1, le=PER_PAGE, description="Emails that one search looks for; 1: ask for each alone.")
     people: Literal["people_id", "email"] = Field(
         "people_id", description="Whether a batch names people by people_id only, or takes emails as well.")
+    clear: Literal["empty", "null"] = Field(
+        "empty", description="What a trait becomes that a person has no more; Crisp says text, number or boolean.")
     daily_requests: int | None = Field(
         None, ge=1, description="Requests of a day (UTC); 9000 with a website token, 4500 with a plugin token.")
     concurrency: int = Field(2, ge=1, le=64, description="Requests under way at once, at most.")
@@ -109,9 +116,10 @@ class Crisp(People):
         """How the calls of one sync become requests."""
         kinds = [one.id_kind for one in content.envelopes]
         return CrispPacker(Plan(
-            Desk(self.website_id), [one.key for one in content.envelopes], kinds[0] if kinds else "",
+            Desk(self.website_id), content.envelopes, kinds[0] if kinds else "",
             blake2b(content.secret, digest_size=4).hexdigest(), create=self.create_users, search=self.search,
-            batch=self.batch, bulk=self.bulk == "auto", by_email=self.people == "email", anew=content.anew))
+            batch=self.batch, bulk=self.bulk == "auto", by_email=self.people == "email", anew=content.anew,
+            nothing="" if self.clear == "empty" else None))
 
     def channel(self) -> Channel:
         """A connection of its own."""

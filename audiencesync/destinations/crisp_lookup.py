@@ -70,7 +70,10 @@ class Lookup:
             self.strangers[who.email] = who
 
     def ask_former(self, who: Stranger, left: Sequence[Call]) -> None:
-        """Ask whether a person is there still under the email that a user has no more, and forget him if not."""
+        """Ask whether the person of a user whose email has changed is there still, and forget him if not.
+
+        He is asked for by his id, since he may have the new email already, where nobody answered when he was given it.
+        """
         email = who.told.email
         self.later += left
         if {email, who.email} & self.busy:
@@ -78,7 +81,8 @@ class Lookup:
             return
         self.busy |= {email, who.email}
         gone = {name_of_email(email): "", **self._forgotten(who.user, who.told)}
-        self.batches.append(self._find(who.calls, email, missing=gone))
+        teaches = {name_of_email(email): self._with_last(ID, email), **self.sure(email)}
+        self.batches.append(self.plan.desk.find(who.calls, who.told.id, None, teaches=teaches, missing=gone))
 
     def marked(self, mark: str, email: str) -> bool:
         """Whether this very sync found that out of an email."""

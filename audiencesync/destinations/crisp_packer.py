@@ -36,7 +36,7 @@ class CrispPacker(Packer):
             yield from (name_of(user), name_of_memo(user), name_of_sharing(user))
             if email := email_in(mine, plan.kind):
                 yield name_of_email(email)
-                yield from (name_of_holder(plan.keys[call.span], email) for call in mine if call.value)
+                yield from (name_of_holder(name, email) for call in mine if call.tells for name in plan.holds(call))
 
     def more_names(self, calls: Sequence[Call], known: Mapping[str, str]) -> Iterable[str]:
         """Who has the email where somebody is remembered, and for whom its person holds traits, if others share him."""
@@ -45,10 +45,10 @@ class CrispPacker(Packer):
             told, email = recall(known, user), email_in(mine, plan.kind)
             if not told.id or told.email in ("", email):
                 continue
-            if plan.anew and any(call.value for call in mine):
+            if plan.anew and any(call.tells for call in mine):
                 yield name_of_email(told.email)
             if name_of_sharing(user) in known:
-                yield from (name_of_holder(plan.keys[call.span], told.email) for call in mine)
+                yield from (name_of_holder(name, told.email) for call in mine for name in plan.holds(call))
 
     def pack(self, calls: Sequence[Call]) -> Packed:
         """As when nothing is known of anybody."""

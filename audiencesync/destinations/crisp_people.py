@@ -19,9 +19,10 @@ OWN_FIELDS = ("phone", "avatar", "gender")
 
 
 class Remembered(NamedTuple):
-    """A user as he is remembered: his person, the email, digests of columns, the keys that are held for him there.
+    """A user as he is remembered: his person, the email, digests of columns, what is held for him there.
 
-    `gone` is the tag of the sync in which Crisp did not know the person any more; without an `id` he is looked up.
+    `keys` are those of audiences, `values` the names of computed traits that have a value. `gone` is the tag of a sync
+    in which Crisp did not know the person any more; without an `id` he is looked up.
     """
 
     id: str = ""
@@ -30,17 +31,26 @@ class Remembered(NamedTuple):
     data: str = ""
     keys: tuple[str, ...] = ()
     gone: str = ""
+    values: tuple[str, ...] = ()
 
-    def holding(self, key: str, *, value: bool) -> Remembered:
-        """The same user after he was told `value`."""
-        others = tuple(one for one in self.keys if one != key)
-        return self._replace(keys=(*others, key) if value else others)
+    @property
+    def held(self) -> tuple[str, ...]:
+        """All that is held for him, by name."""
+        return (*self.keys, *self.values)
+
+    def holding(self, call: Call, names: Mapping[str, bool]) -> Remembered:
+        """The same user after a call; `names` says of each that he was told whether he has it."""
+        audience = isinstance(call.value, bool)
+        others = tuple(one for one in (self.keys if audience else self.values) if one not in names)
+        now = (*others, *(name for name, has in names.items() if has))
+        return self._replace(keys=now) if audience else self._replace(values=now)
 
 
 def recall(known: Mapping[str, str], user: str) -> Remembered:
     """What is remembered of a user; an empty one for a stranger."""
     found = orjson.loads(known.get(name_of_memo(user)) or "{}")
-    return Remembered(id=known.get(name_of(user), ""), **found | {"keys": tuple(found.get("keys", ()))})
+    return Remembered(id=known.get(name_of(user), ""), **found | {
+        name: tuple(found.get(name, ())) for name in ("keys", "values")})
 
 
 def memo(user: str, told: Remembered) -> Mapping[str, str]:
@@ -112,19 +122,29 @@ def moved(known: Mapping[str, str], user: str, told: Remembered,
     """A user whose person has another email from now on, and what that teaches."""
     person = email if told.id == told.email else told.id
     joins = joined(known, user, told, person, email)[1]
-    held = {name_of_holder(key, email): user for key in told.keys}
+    held = {name_of_holder(key, email): user for key in told.held}
     return told._replace(id=person, email=email), {**released(told), name_of_email(told.email): "", **joins, **held}
 
 
 def released(told: Remembered) -> Mapping[str, str]:
     """What is learned when nothing is held for a user at his person any more."""
-    return {name_of_holder(key, told.email): "" for key in told.keys}
+    return {name_of_holder(key, told.email): "" for key in told.held}
 
 
 def without_others(person: Person) -> Person:
     """A user with what is remembered of him, but for the traits that are held for others who share his email."""
     return person._replace(known={name: value for name, value in person.known.items()
                                   if not name.startswith(name_of_holder("", "")[:2]) or value == person.user_id})
+
+
+def name_of_told(person: str, call: Call) -> str:
+    """Where it stands within a page, without being written down, that a call's traits were told to this person."""
+    return f"i:{person}:{call.span}:{call.user_id}"
+
+
+def name_of_event(person: str, call: Call, about: str) -> str:
+    """Where it stands within a page, without being written down, that an event of this person was taken."""
+    return f"n:{person}:{call.span}:{len(about)}:{about}:{call.user_id}"
 
 
 class Columns(NamedTuple):
@@ -166,7 +186,7 @@ def columns_of(included: str | None) -> Columns:
 
 def email_in(calls: Iterable[Call], id_kind: str) -> str:
     """The email of a member, from the first of his calls that has one; empty where none has. "n/a" is none."""
-    found = (email_of(call, id_kind) for call in calls if call.value)
+    found = (email_of(call, id_kind) for call in calls if call.tells)
     return next((email for email in found if "@" in email and not any(map(str.isspace, email))), "")
 
 

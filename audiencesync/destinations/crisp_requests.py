@@ -18,7 +18,8 @@ from audiencesync.destinations.people import (
     compact,
     refusal,
 )
-from audiencesync.model import Batch, Call, Refusal
+from audiencesync.destinations.told import is_identify, plain_value
+from audiencesync.model import Batch, Call, Envelope, Refusal
 
 ID = "(people_id)"
 """Stands in what an answer teaches for the people_id that it will say."""
@@ -96,25 +97,31 @@ class Desk:
         """Custom data of one person, traits among them."""
         return Request(tuple(calls), compact({"data": data}), self._person("PATCH", "data", person), **learned)
 
-    def batch(self, calls: Sequence[Call], people: Iterable[str], data: Mapping[str, Any],
-              teaches: Mapping[str, str]) -> Request:
-        """The same custom data of many people."""
-        body = compact({"people": {"profiles": list(dict.fromkeys(people))}, "data": data})
-        return Request(tuple(calls), body, f"PATCH {self._root}/batch/data", kind="batch", teaches=teaches)
+    def batch(self, calls: Sequence[Call], people: Iterable[str], data: bytes, teaches: Mapping[str, str], *,
+              asks: bool) -> Request:
+        """The same custom data (JSON) of many people."""
+        body = compact({"people": {"profiles": list(dict.fromkeys(people))}})[:-1] + b',"data":' + data + b"}"
+        return Request(tuple(calls), body, f"PATCH {self._root}/batch/data", asks=asks, kind="batch", teaches=teaches)
+
+    def event(self, call: Call, person: str, name: str, data: Mapping[str, Any], **learned: Any) -> Request:
+        """An event of one person, of which Crisp itself says when it was."""
+        return Request((call,), compact({"text": name, "data": data}), self._person("POST", "events", person),
+                       **learned)
 
     def _person(self, method: str, what: str, person: str) -> str:
         return f"{method} {self._root}/people/{what}/{in_path(person)}"
 
 
 class Plan(NamedTuple):
-    """What all waves of a sync have in common: its settings, the keys of its spans, the kind of its ids, its tag.
+    """What all waves of a sync have in common: its settings, the envelopes of its spans, the kind of its ids, its tag.
 
     `search` are the emails of one search, `batch` the people of one batch; a bulk of none tells everybody alone.
-    `by_email` says that a batch may name people by their emails, `anew` that those who are remembered may be lost.
+    `by_email` says that a batch may name people by their emails, `anew` that those who are remembered may be lost;
+    `nothing` is what a computed trait is told to be that a person has no more.
     """
 
     desk: Desk
-    keys: Sequence[str]
+    envelopes: Sequence[Envelope]
     kind: str
     tag: str
     create: bool
@@ -123,6 +130,25 @@ class Plan(NamedTuple):
     bulk: bool
     by_email: bool
     anew: bool = False
+    nothing: str | None = ""
+
+    def holds(self, call: Call) -> Mapping[str, bool]:
+        """Of each trait that a call tells, whether the person has it then; of an event alone there are none."""
+        envelope = self.envelopes[call.span]
+        if not is_identify(envelope):
+            return {}
+        audience = isinstance(call.value, bool)
+        return {name: bool(value) if audience else value is not None
+                for name, value in call.traits(envelope.key).items()}
+
+    def data(self, call: Call) -> Mapping[str, Any]:
+        """A call's traits as custom data."""
+        return {name: plain_value(value, nothing=self.nothing)
+                for name, value in call.traits(self.envelopes[call.span].key).items()}
+
+    def tracks(self, call: Call) -> bool:
+        """Whether a call comes to events."""
+        return self.envelopes[call.span].send != "identify"
 
 
 def in_searches(emails: Sequence[str], most: int) -> Iterable[Sequence[str]]:

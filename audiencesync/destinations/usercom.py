@@ -41,7 +41,7 @@ class UserCom(People):
     float, string and datetime ones, a list is text with commas. A value that many users share is told by mass updates,
     all others by one request for a user.
 
-    Events are told one by one to `/events/`, when the user is there. They cannot be declared by the API: their
+    Events are told one by one, when the user is there. They cannot be declared by the API: their
     attributes are defined in the app, in Contact Data & Events. User.com knows no event again, so one whose answer was
     lost may be there twice, with the same instant.
     """
@@ -64,7 +64,7 @@ class UserCom(People):
     subdomain: str | None = Field(None, description="shop, where the app is shop.user.com; or give url.")
     batch: int = Field(100, ge=1, le=10_000, description="Users in one mass update; what it takes is not published.")
     mass_update_by: Literal["custom_id", "id"] = Field(
-        "custom_id", description="Whether mass updates name users by their custom id or by User.com's own number.")
+        "custom_id", description="Whether mass updates and events name users by custom id or by User.com's own number.")
     clear: Literal["null", "empty"] = Field(
         "null", description="What empties an attribute: null, or an empty text; which one is not published.")
     concurrency: int = Field(2, ge=1, le=64, description="Requests under way at once, at most.")

@@ -12,11 +12,11 @@ from audiencesync.destinations.usercom_people import memo, name_in, name_of, nam
 from audiencesync.destinations.usercom_requests import (
     BY_CUSTOM_ID,
     CREATE,
-    EVENT,
     MASS_BY_CUSTOM_ID,
     MASS_BY_NUMBER,
     SEARCH,
     Request,
+    is_event,
     learned_of,
     name_of_nobody,
 )
@@ -46,11 +46,11 @@ class UserComChannel(Channel):
             clash = refusal(IDENTITY_CONFLICT, f"what names this user names another one there ({error})", error.status)
             return Receipt(refused=dict.fromkeys(range(len(batch.calls)), clash))
         except CallsRefused as error:
-            if batch.route != EVENT:
+            if not is_event(batch):
                 raise
             # it may be the number that is refused, so that he is looked up before he is tried again
             return Receipt(refused={0: Refusal(str(error), error.status)}, learned=_forgotten(batch))
-        if batch.route == EVENT:
+        if is_event(batch):
             _took(reply)
             return Receipt(learned=batch.teaches, wait=reply.wait)
         if _mass(batch):

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from audiencesync.destinations.api import in_path
 from audiencesync.destinations.people import compact
 from audiencesync.destinations.told import Event, plain_value
 from audiencesync.model import Batch, Call
 
 CREATE = "POST /users/update_or_create/"
-EVENT = "POST /events/"
+EVENT, EVENTS = "POST /events/", "/events/"
 MASS_BY_CUSTOM_ID = "PUT /users-by-id/mass_update_custom_attributes/"
 MASS_BY_NUMBER = "PUT /users/mass_update_custom_attributes/"
 SEARCH, BY_CUSTOM_ID = "/users/search/?email=", "/users-by-id/"
@@ -37,11 +38,19 @@ def mass(calls: Iterable[Call], ids: Sequence[int | str], name: str, value: byte
     return Request(tuple(calls), body, MASS_BY_NUMBER if by_number else MASS_BY_CUSTOM_ID, asks=asks, teaches=teaches)
 
 
-def event(call: Call, number: str, what: Event, seconds: int, *, nothing: str | None, asks: bool) -> Request:
+def event(call: Call, number: str, what: Event, seconds: int, *, by_number: bool, nothing: str | None,
+          asks: bool) -> Request:
     """One event of a user; the same instant each time it is sent."""
     data = {name: plain_value(value, nothing=nothing) for name, value in what.properties.items()}
-    body = compact({"user_id": as_number(number), "name": what.name, "timestamp": seconds, "data": data})
-    return Request((call,), body, EVENT, asks=asks, teaches={name_of_event(number, call, what.about): ""})
+    who = {"user_id": as_number(number)} if by_number else {}
+    body = compact({**who, "name": what.name, "timestamp": seconds, "data": data})
+    route = EVENT if by_number else f"POST {BY_CUSTOM_ID}{in_path(call.user_id)}{EVENTS}"
+    return Request((call,), body, route, asks=asks, teaches={name_of_event(number, call, what.about): ""})
+
+
+def is_event(batch: Batch) -> bool:
+    """Whether a request says an event."""
+    return batch.route.startswith("POST ") and batch.route.endswith(EVENTS)
 
 
 def name_of_told(number: str, user: str, trait: str) -> str:

@@ -131,7 +131,7 @@ class Wave:
             self.batches.append(Request(tuple(mine), b"", look_up(user, by_email=self.plan.by_email), asks=True))
 
     def _former(self, user: str, mine: Sequence[Call]) -> None:
-        """Somebody who is told that something is over, and whose number is not known: an event wants it."""
+        """Somebody who is told that something is over, and whose number is not known: for an event he has to be there."""
         if self._tracked(mine) and name_of_nobody(user) not in self.known and user not in ROUTES:
             self.batches.append(Request(tuple(mine), b"", look_up(user, by_email=self.plan.by_email), asks=True))
         else:
@@ -211,7 +211,8 @@ class Wave:
             if not (left := self._events(number, call)):
                 self.done.append(call)
                 continue
-            self.batches.append(event(call, number, left[0], seconds_of(self.plan.envelopes[call.span]),
+            seconds = seconds_of(self.plan.envelopes[call.span])
+            self.batches.append(event(call, number, left[0], seconds, by_number=self.plan.by_number,
                                       nothing=self.plan.nothing, asks=len(left) > 1))
             self.later += mine[at + 1:]
             return

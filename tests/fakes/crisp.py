@@ -27,7 +27,8 @@ class CrispFake(Fake):
     keeps other keys (merge). `page_size`: of a list, unless asked for. `searches`: whether search_filter is
     "understood", else "ignored" or "refused". `quota`: requests until `busy` (429 or 420) is all it says. `stale`: a
     GET is answered as the first time. `nickname`: whether a creation needs one. `installed`: whether the plugin is,
-    else 403.
+    else 403. `nulls`: null takes a key away, else it is a 400. `drops`: an event of nobody is taken and dropped, else
+    a 404; those of people are in `events`, as (people_id, text, data).
     """
 
     path = "/v1"
@@ -35,20 +36,23 @@ class CrispFake(Fake):
     def __init__(self, *args: Any, cap: int | None = None, emails: bool = False, keeps: bool = True,
                  page_size: int = 20, searches: str = "understood", quota: int | None = None, busy: int = 429,
                  stale: bool = False, nickname: bool = True, installed: bool = True, tier: str = "website",
-                 **options: Any) -> None:
+                 nulls: bool = False, drops: bool = False, **options: Any) -> None:
         super().__init__(*args, **options)
         self.people: dict[str, Person] = {}
         self.cap, self.emails, self.keeps, self.page_size, self.searches = cap, emails, keeps, page_size, searches
         self.quota, self.busy, self.stale, self.nickname = quota, busy, stale, nickname
-        self.installed, self.tier = installed, tier
+        self.installed, self.tier, self.nulls, self.drops = installed, tier, nulls, drops
+        self.events: list[tuple[str, str, dict[str, Any]]] = []
         self.counted = 0
         self.routes: dict[str, int] = {}
+        self._made = 0
         self._emails: dict[str, str] = {}
         self._cache: dict[str, Answer] = {}
 
     def add(self, email: str, **data: object) -> str:
         """Somebody whom Crisp knows already; his people_id."""
-        name = str(uuid5(NAMESPACE_URL, f"{email}{len(self.people)}"))
+        self._made += 1
+        name = str(uuid5(NAMESPACE_URL, f"{email}{self._made}"))
         self.people[name] = {"people_id": name, "email": email, "person": {}, "data": dict(data)}
         self._emails[email] = name
         return name
@@ -103,10 +107,12 @@ class CrispFake(Fake):
             return found(body)
         if path[:2] == ["people", "profiles"] and len(path) == 3 and method == "GET":
             return self._list(int(path[2]), query)
-        if len(path) == 3 and path[0] == "people" and path[1] in ("profile", "data"):
+        if len(path) == 3 and path[0] == "people" and path[1] in ("profile", "data", "events"):
             person = self._find(path[2])
             if person is None:
-                return no("not_found", 404)
+                return yes("added") if self.drops and path[1] == "events" else no("not_found", 404)
+            if path[1] == "events":
+                return self._event(method, person, body)
             return self._one(method, path[1], person, body)
         return no("route_not_found", 404)
 
@@ -134,14 +140,33 @@ class CrispFake(Fake):
         person["person"] = {**(person["person"] if method == "PATCH" else {}), **body.get("person", {})}
         return yes("updated")
 
+    def _event(self, method: str, person: Person, body: Any) -> Answer:
+        if method != "POST":
+            return no("method_not_allowed", 405)
+        if not isinstance(body, dict) or not isinstance(body.get("text"), str) or {*body} - {"text", "data", "color"}:
+            return self._wrong("an event without text, or with other fields")
+        data = body.get("data", {})
+        if not all(self._fits(value) for value in data.values()):
+            return self._wrong("an event with null, a list or an object")
+        self.events.append((person["people_id"], body["text"], data))
+        return yes("added")
+
+    def happened(self, email: str) -> list[tuple[str, dict[str, Any]]]:
+        """The events of whom an email names, in their order."""
+        return [(text, data) for name, text, data in self.events if name == self.person(email)["people_id"]]
+
+    def _fits(self, value: object) -> bool:
+        return isinstance(value, str | int | float | bool) or (self.nulls and value is None)
+
     def _write(self, people: list[Person], body: Any, *, keeps: bool) -> Answer:
         data = body.get("data") if isinstance(body, dict) else None
         if not isinstance(data, dict):
             return self._wrong("data that is not under `data`")
-        if not all(isinstance(value, str | int | float | bool) for value in data.values()):
+        if not all(map(self._fits, data.values())):
             return self._wrong("data with null, a list or an object")
         for person in people:
-            person["data"] = {**(person["data"] if keeps else {}), **data}
+            now = {**(person["data"] if keeps else {}), **data}
+            person["data"] = {name: value for name, value in now.items() if value is not None}
         return yes("updated")
 
     def _batch(self, body: Any) -> Answer:

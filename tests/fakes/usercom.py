@@ -6,7 +6,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
+import orjson
+
+from audiencesync.destinations.usercom_requests import is_event
+from audiencesync.model import Batch
 from tests.fakes.base import Fake, Table, reply
 from tests.loopback import Answer, Fault, Request, Script
 
@@ -16,6 +21,13 @@ LONGEST = {"first_name": 40, "last_name": 40, "phone_number": 64}
 INSTANT = r"\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?)?"
 TOO_FAST = Fault(status=429, headers={"Retry-After": "3"},
                  body=b'{"detail": "Request was throttled. Expected available in 3 seconds."}')
+
+
+def opened(batch: Batch) -> bytes:
+    """A request with its path in plain letters, where that alone says who is meant."""
+    if not is_event(batch):
+        return batch.body
+    return orjson.dumps({"path": unquote(batch.route), "said": orjson.Fragment(batch.body)})
 
 
 class UserComFake(Fake):
@@ -70,7 +82,8 @@ class UserComFake(Fake):
         place, names = path[2], path[3:-1]
         self.id_name = "custom_id" if "version=2" in request.headers.get("accept", "") else "user_id"
         named = names and (method == "POST" or names[0].startswith("mass"))
-        self.routes[f"{method} {place}/{names[0] if named else '*'}"] += 1
+        at = f"{place}/{names[0] if named else '*'}" if names[1:] != ["events"] else "events/*"
+        self.routes[f"{method} {at}"] += 1
         handler = {"users": self._users, "users-by-id": self._by_custom_id, "attributes": self._attributes,
                    "attribute-type": self._type, "events": self._events}.get(place)
         answer = handler(method, names, query, body) if handler else None
@@ -95,6 +108,8 @@ class UserComFake(Fake):
             return self._mass(body, str)
         if len(names) == 1 and method in ("GET", "PUT"):
             return self._one(method, self._of_custom_id(names[0]), body)
+        if method == "POST" and names[1:] == ["events"]:
+            return self._event(self._of_custom_id(names[0]), body)
         if method == "POST" and names[1:] == ["set_multiple_attributes"]:
             return self._one("PUT", self._of_custom_id(names[0]), body)
         return None
@@ -182,15 +197,18 @@ class UserComFake(Fake):
     def _events(self, method: str, names: list[str], query: Mapping[str, str], body: Any) -> Answer | None:
         if method != "POST" or names:
             return None
-        types = {"user_id": int, "name": str, "timestamp": int, "data": dict}
+        return self._event(self.people.get(body.pop("user_id", 0)), body)
+
+    def _event(self, person: dict[str, Any] | None, body: dict[str, Any]) -> Answer:
+        types = {"name": str, "timestamp": int, "data": dict}
         if {*body} != {*types} or any(type(body[name]) is not type_ for name, type_ in types.items()):
             self.violations.append(f"an event of other fields: {body}")
             return reply({"errors": {"name": ["Not valid."]}}, 400)
-        if body["user_id"] not in self.people and self.nobody != 200:
+        if person is None and self.nobody != 200:
             said = {"detail": "Not found."} if self.nobody == 404 else {"errors": {"user_id": ["Invalid pk."]}}
             return reply(said, self.nobody)
-        if body["user_id"] in self.people:
-            self.events.append((body["user_id"], body["name"], body["data"], body["timestamp"]))
+        if person is not None:
+            self.events.append((person["id"], body["name"], body["data"], body["timestamp"]))
         return reply({"id": 86 + len(self.events), "created": True})
 
     def happened(self, custom_id: str) -> list[tuple[str, dict[str, Any]]]:
