@@ -24,8 +24,11 @@ from audiencesync.testing import HttpDestinationContract, Limits, Place, content
 from audiencesync.testing.checked import Checked
 from audiencesync.testing.drive import Journal, drive, imagined
 from audiencesync.testing.loopback import Fault, Loopback, Request, Script
+from audiencesync.testing.pages import KINDS
 from tests.calls import AWKWARD, KEYS, false, made, true
 from tests.fakes.planhat import TOKEN, PlanhatFake
+
+NAMES = (*(one.key for one in content().envelopes), *KINDS)
 
 TENANT = "0b6f5d1e-6f3a-4d7c-9a37-2f7f3f0c1b11"
 
@@ -88,7 +91,7 @@ class TestPlanhat(HttpDestinationContract):
         return PlanhatFake(script)
 
     def read(self, batch: Batch) -> Sequence[tuple[str, str, object]]:
-        return told(batch, [one.key for one in content().envelopes])
+        return told(batch, NAMES)
 
 
 class TestPlanhatByEmail(HttpDestinationContract):
@@ -119,7 +122,7 @@ class TestPlanhatByEmail(HttpDestinationContract):
 
 
 def two(batch: Batch) -> list[tuple[str, str, object]]:
-    return told(batch, [one.key for one in content().envelopes])
+    return told(batch, NAMES)
 
 
 class Seen(Place):
@@ -127,9 +130,8 @@ class Seen(Place):
 
     def bring(self, calls: Sequence[Call], *, limits: Limits | None = None, seconds: float = 5.0,
               before: Journal | None = None) -> Journal:
-        what = content()
         self.declare()
-        return drive(self.destination, Checked(self.destination, what, limits=limits, read=two), calls,
+        return drive(self.destination, Checked(self.destination, self.content(), limits=limits, read=two), calls,
                      seconds=seconds, remembered=before.remembered if before else {})
 
 
@@ -141,9 +143,10 @@ class ByEmailFake(PlanhatFake):
 
     def holds(self) -> dict[tuple[str, str], object]:
         from audiencesync.testing.pages import AWKWARD as USERS
-        from audiencesync.testing.pages import email, page
-        users = {email(user): user for user in (*USERS, "bob", "cem", "zz-never", *(
-            call.user_id for seed in range(10) for call in page((), seed)))}
+        from audiencesync.testing.pages import email, mixed, page
+        users = {email(user): user for user in (
+            *USERS, "bob", "cem", "zz-never", *(f"{name}@example.com" for name in ("ann", "bob", "cem")),
+            *(call.user_id for seed in range(15) for made in (page, mixed) for call in made((), seed)))}
         return {(users.get(who, who), key): value for (who, key), value in super().holds().items()}
 
 

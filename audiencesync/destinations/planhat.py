@@ -1,4 +1,4 @@
-"""Planhat: endusers in bulk, with a checkbox for each audience."""
+"""Planhat: endusers in bulk, with a custom field for each trait."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from hashlib import blake2b
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import orjson
 from pydantic import Field, SecretStr, field_validator
 
 from audiencesync.destinations.api import Api, clock_words, in_path
 from audiencesync.destinations.people import People, email_of, one_word
 from audiencesync.destinations.planhat_channel import PlanhatChannel, enduser
-from audiencesync.destinations.planhat_emails import ByEmail, held, his_own, is_anothers
-from audiencesync.destinations.planhat_rows import ByExternalId, RowPacker, Ways
-from audiencesync.errors import AccountRefused, CallsRefused, Unanswered
+from audiencesync.destinations.planhat_emails import ByEmail
+from audiencesync.destinations.planhat_fields import Fields
+from audiencesync.destinations.planhat_held import held, his_own, is_anothers
+from audiencesync.destinations.planhat_ids import ByExternalId
+from audiencesync.destinations.planhat_rows import RowPacker, Ways
+from audiencesync.errors import AccountRefused, Unanswered
 from audiencesync.model import Call, Channel, Content, Packer, Person, Trait
+from audiencesync.model.destination import NO_KINDS
 from audiencesync.schedule import Rate, RateLimit
 
 PUBLISHED = (RateLimit(200, 60.0, "requests"), RateLimit(150, 1.0, "requests"))
 """Planhat's soft and hard limits (authentication and limits)."""
-
-LISTED, MOST_LISTS = 500, 100
-"""Custom fields to a list, and how many lists are read."""
 
 _TENANT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
@@ -32,10 +32,11 @@ _TENANT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE
 class Planhat(People):
     """Endusers by PUT /endusers, each with all its pending traits; keys of others, and sourceId, are left alone.
 
-    A false goes without email and company, so that it can make nobody; where nobody is there, nothing is to be told.
-    With match external_id an email is an attribute, and a second user with the same email goes without it, since
-    Planhat might take him for the first. With match email they are one enduser, of whom each trait is the first one's
-    to tell; the other is rejected as shared_email until it is taken back. With create_users false everybody is looked
+    A false or a null goes without email and company, so that it can make nobody; where nobody is there, nothing is to
+    be told. With match external_id an email is an attribute, and a second user with the same email goes without it,
+    since Planhat might take him for the first. With match email they are one enduser, of whom each audience's trait,
+    and all those of one computation, are the first one's to tell; the other is rejected as shared_email until they are
+    taken back. With create_users false everybody is looked
     up once, a request each, and then goes without company (match external_id: and email), so that nobody is made.
     """
 
@@ -62,6 +63,10 @@ class Planhat(People):
     field_parent: str = Field("EndUser", min_length=1, description="What custom fields of endusers name as parent, "
                               "unless there are some that tell.")
     bulk_by_email: bool = Field(True, description="The bulk upsert finds people by email; else they are looked up.")
+    cleared: Literal["null", "empty"] = Field(
+        "null", description="What empties a custom field of which a user has nothing more: null, or an empty text.")
+    lists: Literal["multipicklist", "text"] = Field(
+        "multipicklist", description="What a list becomes: a field of several choices, or a text with its items.")
     batch: int = Field(1000, ge=1, le=5000, description="Users in a request, at most.")
     concurrency: int = Field(2, ge=1, le=50, description="Requests under way at once, at most.")
 
@@ -88,7 +93,8 @@ class Planhat(People):
 
     def _packer(self, content: Content, id_kind: str) -> RowPacker:
         by_email = self.match == "email" or id_kind == "email"
-        ways = Ways(self.create_users, self.without_company == "park", self.company, self.batch, self.bulk_by_email)
+        ways = Ways(self.create_users, self.without_company == "park", self.company, self.batch, self.bulk_by_email,
+                    None if self.cleared == "null" else "", self.lists == "multipicklist")
         return (ByEmail if by_email else ByExternalId)(ways, content)
 
     def channel(self) -> Channel:
@@ -119,54 +125,18 @@ class Planhat(People):
         if words := clock_words(reply):
             yield words
 
-    def prepare(self, keys: Sequence[str], *, create: bool) -> Iterator[Trait]:
-        """A checkbox for each key, found among endusers' custom fields or made; raises a DeliveryError."""
+    def prepare(self, keys: Sequence[str], *, create: bool, kinds: Mapping[str, str] = NO_KINDS) -> Iterator[Trait]:
+        """A custom field of endusers for each trait, found or made; raises a DeliveryError.
+
+        One that was NULL for everybody is left for when there is a value, which says what type it wants.
+        """
+        wanted = {key: kind for key in keys if (kind := kinds.get(key, "boolean"))}
         with closing(self._api()) as api:
-            types, parent = self._fields(api)
-            for key in keys:
-                kind = types.get(key)
-                if kind == "checkbox":
-                    yield Trait(key, "ready", "a checkbox of endusers")
-                elif kind is not None:
-                    yield Trait(key, "wrong", f"the custom field {key} is of type {kind}, and a checkbox is wanted: "
-                                "rename or delete it in Planhat")
-                elif not create:
-                    yield Trait(key, "missing", "no custom field of endusers has this name")
-                else:
-                    yield self._made(api, key, parent)
-
-    def _made(self, api: Api, key: str, parent: str) -> Trait:
-        body = orjson.dumps({"name": key, "parent": parent, "type": "checkbox", "isHidden": False})
-        try:
-            api.ask("POST /customfields", body, seconds=self.timeout.total_seconds())
-        except CallsRefused as error:
-            return Trait(key, "missing", f"it cannot be made as a checkbox: {error}; check field_parent")
-        return Trait(key, "made", "made as a checkbox of endusers")
-
-    def _fields(self, api: Api) -> tuple[dict[str, str], str]:
-        """The types of endusers' custom fields by name, and how their parent is spelled."""
-        for ask in (f"parent={in_path(self.field_parent)}&", ""):
-            found = [one for one in self._listed(api, f"GET /customfields?{ask}limit={LISTED}")
-                     if str(one.get("parent")).lower() in ("enduser", self.field_parent.lower())]
-            if found:
-                return {str(one.get("name")): str(one.get("type")) for one in found}, str(found[0]["parent"])
-        return {}, self.field_parent
-
-    def _listed(self, api: Api, route: str) -> Iterator[Mapping[str, Any]]:
-        """Every list there is: there is no total, so until one is short, or one repeats what was there."""
-        last: object = None
-        for number in range(MOST_LISTS):
-            found = api.ask(f"{route}&offset={number * LISTED}", seconds=self.timeout.total_seconds()).json()
-            found = found if isinstance(found, list) else [found]
-            if found == last:
-                return
-            yield from (one for one in found if isinstance(one, dict))
-            if len(found) < LISTED:
-                return
-            last = found
+            fields = Fields(api, self.field_parent, lists=self.lists, seconds=self.timeout.total_seconds())
+            yield from fields.prepare(wanted, create=create)
 
     def read_back(self, people: Iterable[Person]) -> Iterator[tuple[Person, Mapping[str, object] | None]]:
-        """Each enduser's custom fields, by the way it was told: external id, or `_id` or email.
+        """Each enduser's custom fields as they are held, by the way he was told: external id, or `_id` or email.
 
         A trait that is another user's who shares the email is left out.
         """
@@ -179,7 +149,7 @@ class Planhat(People):
                     there = there or found is not None
                     custom = (found or {}).get("custom") or {}
                     traits = {key: value for key, value in custom.items()
-                              if not is_anothers(person, key, emails)} | traits
+                              if not is_anothers(person, person.known.get(f"t:{key}", key), emails)} | traits
                 yield (person, traits) if there else (his_own(person), None)
 
     def _routes(self, person: Person) -> Mapping[str, Sequence[str]]:

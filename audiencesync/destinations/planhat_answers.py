@@ -189,13 +189,14 @@ def _receipt(batch: Rows, seen: _Reading, again: set[int], status: int | None, q
             learned |= row.lessons(seen.taken[number])
             continue
         words = _words_of(seen.wrong[number], row)
-        gone = number in seen.unmade and not any(call.value for call in row.calls)  # and nobody is there to leave
-        unmade = gone and "field" not in words.lower() and not any(_says(words, key) for key in row.keys)
+        gone = number in seen.unmade and not any(call.tells for call in row.calls)  # and nobody is there to leave
+        unmade = gone and "field" not in words.lower() and not any(_says(words, name) for name in row.fields)
         kind = "absent" if unmade or not seen.wrong[number] else _kind(words, row)
         learned |= {"clash": row.clash, "absent": row.lost}.get(kind, {})
-        members = [index for index, call in zip(mine, row.calls, strict=True) if call.value or kind != "absent"]
-        if kind == "other" and 0 < sum(_says(words, key) for key in row.keys) < len(row.keys):
-            retried += mine  # a trait is wrong, and the user's others need not be
+        members = [index for index, call in zip(mine, row.calls, strict=True) if call.tells or kind != "absent"]
+        guilty = {any(_says(words, name) for name in names) for names in row.keys}
+        if kind == "other" and len(guilty) > 1:
+            retried += mine  # a trait is wrong, and the user's other calls need not be
         elif found := _refusal(kind, row, words, status, quote):
             refused |= dict.fromkeys(members, found)
         elif not batch.asks:
@@ -205,7 +206,7 @@ def _receipt(batch: Rows, seen: _Reading, again: set[int], status: int | None, q
 
 def _words_of(errors: list[object], row: Row) -> str:
     """The texts of errors, without what they repeat of the row and without its names."""
-    words = " ".join(_new(errors, set(leaves(orjson.loads(row.body))), {"companyId", "email", *row.keys}))
+    words = " ".join(_new(errors, set(leaves(orjson.loads(row.body))), {"companyId", "email", *row.fields}))
     for name in sorted(row.names, key=len, reverse=True):
         words = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "***", words)
     return words
@@ -227,7 +228,7 @@ def _new(value: object, repeated: set[str], fields: set[str]) -> Iterator[str]:
 def _kind(words: str, row: Row) -> str:
     """Whether an error means that nobody is there, that another has this email, or something else."""
     text = words.lower()
-    if any(_says(words, key) for key in row.keys):
+    if any(_says(words, name) for name in row.fields):
         return "other"
     if "email" in text and _CLASH.search(text):
         return "clash"

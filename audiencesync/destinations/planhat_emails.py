@@ -1,16 +1,9 @@
-"""People of Planhat found by their email: whose a trait is where users share one, and what a changed one moves.
-
-Names that are remembered, all by trait, so that each computation's sync minds its own:
-`u:<key>:<user>` is the enduser whom this user's true was told to, as `<_id>|<email>`; a leading `!` says that he has to
-be left, since another enduser has the new email. `o:<key>:<email>` is the user whom the trait of this enduser is of.
-`i:<email>` is an `_id` that was looked up; within a page, without being written down, `a:<email>` says that it was.
-"""
+"""People of Planhat found by their email: whose a trait is where users share one, and what a changed one moves."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from dataclasses import replace
 
 from audiencesync.destinations.api import in_path
 from audiencesync.destinations.people import (
@@ -22,68 +15,25 @@ from audiencesync.destinations.people import (
     compact,
     refusal,
 )
+from audiencesync.destinations.planhat_held import Held, Wave, held
 from audiencesync.destinations.planhat_rows import ID, WHY, Row, RowPacker, question
-from audiencesync.model import Batch, Call, Packed, Person, Refusal
+from audiencesync.model import Batch, Call, Packed
 
 NO_EMAIL = refusal(MISSING_EMAIL, "Planhat is told to find people by their email, and this user has none")
 SHARED = refusal(SHARED_EMAIL, "another user with the same email has this trait there")
 UNKNOWN = refusal(UNKNOWN_USER, WHY[UNKNOWN_USER])
 
 
-class Held(NamedTuple):
-    """The enduser that a trait was told to; `leave` when he could not be given the user's new email."""
-
-    id: str
-    email: str
-    leave: bool = False
-
-
-def held(value: str) -> Held | None:
-    """Read what is remembered under `u:<key>:<user>`."""
-    found, bar, email = value.removeprefix("!").partition("|")
-    return Held(found, email, leave=value.startswith("!")) if bar else None
-
-
-def his_own(person: Person) -> Person:
-    """A user with what is remembered of him alone: an email or a trait that is another's stays the other's."""
-    return person._replace(known={name: value for name, value in person.known.items()
-                                  if name[:2] not in ("e:", "o:") or value == person.user_id})
-
-
-def is_anothers(person: Person, key: str, emails: Iterable[str]) -> bool:
-    """Whether another user who shares one of these emails is known to be whom this trait is of."""
-    return any(person.known.get(f"o:{key}:{email}", "") not in ("", person.user_id) for email in emails)
-
-
-@dataclass(slots=True)
-class _Wave:
-    """What comes of one page's calls now: told, asked, refused, done, later; no enduser is in two rows of it."""
-
-    told: list[Row] = field(default_factory=list)
-    asked: list[Row] = field(default_factory=list)
-    questions: list[Batch] = field(default_factory=list)
-    refused: list[tuple[Call, Refusal]] = field(default_factory=list)
-    done: list[Call] = field(default_factory=list)
-    later: list[Call] = field(default_factory=list)
-    leaving: set[tuple[str, str]] = field(default_factory=set)
-    busy: set[str] = field(default_factory=set)
-
-    def claim(self, *people: str) -> bool:
-        """Take these endusers, by `_id` or email, for one row; False when another row has any of them."""
-        wanted = set(filter(None, people))
-        if wanted & self.busy:
-            return False
-        self.busy |= wanted
-        return True
-
-
 class ByEmail(RowPacker):
-    """Exits go to the enduser that was told, members to the email they have now; each user once at a time."""
+    """Exits and nulls go to the enduser that was told, members to the email they have now; each user once at a time."""
 
     def names(self, calls: Sequence[Call]) -> Iterable[str]:
         """Whom a trait was told to, whose it is, and who has the email."""
         for call in calls:
             yield f"u:{self.key(call)}:{call.user_id}"
+            if isinstance(call.value, str):
+                yield f"h:{self.key(call)}:{call.user_id}"
+                yield from (f"t:{name}" for name in call.traits(""))
             if email := self.email(call):  # a false has one where it is the id
                 yield from (f"o:{self.key(call)}:{email}", f"i:{email}")
 
@@ -92,19 +42,19 @@ class ByEmail(RowPacker):
         for _, mine in by_user(calls):
             told = [(call, self._held(call, known)) for call in mine]
             for call, there in told:
-                if call.value and there is not None and self.email(call) not in ("", there.email):
+                if not self._exiting(call) and there is not None and self.email(call) not in ("", there.email):
                     yield from (f"o:{key}:{there.email}" for key in self.all_keys)
             emails = {there.email for _, there in told if there is not None}
-            yield from (f"o:{self.key(call)}:{email}" for call, there in told if there is None and not call.value
+            yield from (f"o:{self.key(call)}:{email}" for call, there in told if there is None and self._exiting(call)
                         for email in emails)
 
     def pack_known(self, calls: Sequence[Call], known: Mapping[str, str]) -> Packed:
         """Exits first, so that whoever shares an email with one who leaves can have the trait after him."""
-        wave = _Wave()
+        wave = Wave()
         waiting = {user for user, mine in by_user(calls) if self._exits(wave, user, mine, known)}
         wave.leaving |= {(self.key(call), call.user_id) for call in calls if self._elsewhere(call, known)}
         for user, mine in by_user(calls):
-            members = [call for call in mine if call.value]
+            members = [call for call in mine if not self._exiting(call)]
             if user in waiting:
                 wave.later += members
             elif members:
@@ -127,20 +77,35 @@ class ByEmail(RowPacker):
 
         He is left at once where somebody else is told at the new one, or has a trait of this enduser as well.
         """
-        user, there = call.user_id, self._held(call, known) if call.value else None
+        user, there = call.user_id, None if self._exiting(call) else self._held(call, known)
         if there is None or self.email(call) in ("", there.email):
             return None
         others = any(known.get(f"o:{key}:{there.email}", user) not in ("", user) for key in self.all_keys)
         return there._replace(leave=there.leave or others or bool(self._owner(call, known)))
 
-    def _forgotten(self, calls: Iterable[Call], email: str) -> dict[str, str]:
-        return {name: "" for call in calls
-                for name in (f"u:{self.key(call)}:{call.user_id}", f"o:{self.key(call)}:{email}")}
+    def _exiting(self, call: Call) -> bool:
+        """Whether it goes to whom it was told before: nothing is told, or a last value for whom no column names."""
+        return not call.tells or (isinstance(call.value, str) and call.included is None and not self.email(call))
 
-    def _exits(self, wave: _Wave, user: str, calls: Sequence[Call], known: Mapping[str, str]) -> bool:
-        """The falses of a user; says whether any is under way, so that his trues have to wait."""
-        told = [(call, self._held(call, known)) for call in calls if not call.value]
-        wave.done += [call for call, there in told if there is None]
+    def _left(self, call: Call, known: Mapping[str, str]) -> str:
+        """The computed traits that a user has after a call, by name; none, when he dropped out with a last value."""
+        name = f"h:{self.key(call)}:{call.user_id}"
+        if isinstance(call.value, bool) or (call.tells and self._exiting(call)):
+            return ""
+        traits = call.traits(self.key(call))
+        before = {one for one in known.get(name, "").split(",") if one} - traits.keys()
+        return ",".join(sorted(before | {one for one, value in traits.items() if value is not None}))
+
+    def _forgotten(self, calls: Iterable[Call], email: str) -> dict[str, str]:
+        names = {f"h:{self.key(call)}:{call.user_id}": "" for call in calls if isinstance(call.value, str)}
+        return names | {name: "" for call in calls
+                        for name in (f"u:{self.key(call)}:{call.user_id}", f"o:{self.key(call)}:{email}")}
+
+    def _exits(self, wave: Wave, user: str, calls: Sequence[Call], known: Mapping[str, str]) -> bool:
+        """The falses and nulls of a user; says whether any is under way, so that his other calls have to wait."""
+        told = [(call, self._held(call, known)) for call in calls if self._exiting(call)]
+        wave.done += [call for call, there in told if there is None and not call.tells]
+        wave.refused += [(call, NO_EMAIL) for call, there in told if there is None and call.tells]
         parts = [(there, [call for call, at in told if at == there]) for there in dict.fromkeys(
             there for _, there in told if there is not None)]
         for number, (there, mine) in enumerate(parts):
@@ -149,18 +114,21 @@ class ByEmail(RowPacker):
             elif not there.id:
                 wave.questions.append(self._find(mine, there))
             else:
-                wave.leaving |= {(self.key(call), user) for call in mine}
-                wave.told.append(self._cleared(mine, there))
+                left = [call for call in mine if not self._left(call, known)]
+                wave.leaving |= {(self.key(call), user) for call in left}
+                kept = {f"h:{self.key(call)}:{user}": self._left(call, known) for call in mine if call not in left}
+                row = self._cleared(mine, there, self.traits(mine))
+                wave.told.append(replace(row, taken=self._forgotten(left, there.email) | kept))
         return bool(parts)
 
-    def _members(self, wave: _Wave, calls: Sequence[Call], known: Mapping[str, str]) -> None:
-        """The trues of a user, as far as they can be told now."""
+    def _members(self, wave: Wave, calls: Sequence[Call], known: Mapping[str, str]) -> None:
+        """The trues and values of a user, as far as they can be told now."""
         fit = list(self._fit(wave, calls, known))
         moving = [(at, self.email(call), call) for call in fit if (at := self._elsewhere(call, known))]
         if moving:
             first = [call for *place, call in moving if place == [*moving[0][:2]]]
             wave.later += [call for call in fit if call not in first]
-            self._move(wave, first, moving[0][0])
+            self._move(wave, first, moving[0][0], known)
             return
         busy = False
         for email in dict.fromkeys(map(self.email, fit)):
@@ -170,7 +138,7 @@ class ByEmail(RowPacker):
             else:
                 busy = self._tell(wave, mine, email, known)
 
-    def _fit(self, wave: _Wave, calls: Sequence[Call], known: Mapping[str, str]) -> Iterator[Call]:
+    def _fit(self, wave: Wave, calls: Sequence[Call], known: Mapping[str, str]) -> Iterator[Call]:
         for call in calls:
             owner = self._owner(call, known)
             if not self.email(call):
@@ -182,7 +150,7 @@ class ByEmail(RowPacker):
             else:
                 wave.refused.append((call, SHARED))
 
-    def _move(self, wave: _Wave, calls: Sequence[Call], there: Held) -> None:
+    def _move(self, wave: Wave, calls: Sequence[Call], there: Held, known: Mapping[str, str]) -> None:
         """A changed email: the known enduser gets it; where another has it already, he is left for that one."""
         email = self.email(calls[0])
         if not wave.claim(there.id, there.email, email):
@@ -190,17 +158,17 @@ class ByEmail(RowPacker):
         elif not there.id:
             wave.questions.append(self._find(calls, there))
         elif there.leave:
-            wave.asked.append(self._cleared(calls, there))
+            wave.asked.append(self._cleared(calls, there, self.nothing(calls)))
         else:
             gone = self._forgotten(calls, there.email) | {f"i:{there.email}": ""}
-            row = self._row(calls, {"_id": there.id, "email": email}, email, there.id)
+            row = self._row(calls, {"_id": there.id, "email": email}, email, there.id, known)
             clash = {f"u:{self.key(call)}:{call.user_id}": f"!{there.id}|{there.email}" for call in calls}
             wave.told.append(replace(row, taken={**gone, **row.taken}, lost=gone, clash=clash, absent=""))
 
-    def _cleared(self, calls: Sequence[Call], there: Held) -> Row:
-        """False for an enduser who was told, which nobody's being there does as well."""
+    def _cleared(self, calls: Sequence[Call], there: Held, traits: Mapping[str, object]) -> Row:
+        """What is over for an enduser who was told, which nobody's being there does as well."""
         gone = self._forgotten(calls, there.email)
-        body = compact({"_id": there.id, "custom": dict.fromkeys(self.keys(calls), False)})
+        body = compact({"_id": there.id, "custom": traits})
         return Row(tuple(calls), self.keys(calls), body, (there.id,), gone, lost=gone)
 
     def _find(self, calls: Sequence[Call], there: Held) -> Batch:
@@ -209,7 +177,7 @@ class ByEmail(RowPacker):
             tuple(calls), self.keys(calls), b"", (there.email,), lost=self._forgotten(calls, there.email),
             taken={f"u:{self.key(call)}:{call.user_id}": f"{ID}|{there.email}" for call in calls}))
 
-    def _tell(self, wave: _Wave, calls: Sequence[Call], email: str, known: Mapping[str, str]) -> bool:
+    def _tell(self, wave: Wave, calls: Sequence[Call], email: str, known: Mapping[str, str]) -> bool:
         """True for the enduser of this email, who is looked up first where the upsert must not find or make him.
 
         Says whether anything is under way for it.
@@ -228,12 +196,13 @@ class ByEmail(RowPacker):
                 lost={f"i:{email}": "", asked: ""})))
         elif found:
             lost = {f"u:{self.key(call)}:{call.user_id}": "" for call in calls} | {f"i:{email}": ""}
-            wave.told.append(replace(self._row(calls, {"_id": found}, email, found), lost=lost, absent=""))
+            wave.told.append(replace(self._row(calls, {"_id": found}, email, found, known), lost=lost, absent=""))
         else:
-            wave.told.append(self._row(calls, {"email": email}, email, there))
+            wave.told.append(self._row(calls, {"email": email}, email, there, known))
         return True
 
-    def _row(self, calls: Sequence[Call], who: Mapping[str, str], email: str, there: str) -> Row:
+    def _row(self, calls: Sequence[Call], who: Mapping[str, str], email: str, there: str,
+             known: Mapping[str, str]) -> Row:
         member = self.member(calls)
         body: dict[str, object] = dict(who)
         if member.company:
@@ -241,5 +210,9 @@ class ByEmail(RowPacker):
         body |= {**member.own, "custom": {**member.custom, **self.traits(calls)}}
         taken = {f"u:{self.key(call)}:{call.user_id}": f"{ID}|{email}" for call in calls}
         owns = {f"o:{self.key(call)}:{email}": call.user_id for call in calls}
+        for call in calls:
+            if isinstance(call.value, str):
+                owns[f"h:{self.key(call)}:{call.user_id}"] = self._left(call, known)
+                owns |= {f"t:{name}": self.key(call) for name in call.traits("")}
         return Row(tuple(calls), self.keys(calls), compact(body), tuple(dict.fromkeys((*who.values(), email))),
                    taken | owns, absent=MISSING_COMPANY, id=there)

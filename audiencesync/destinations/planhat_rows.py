@@ -1,4 +1,4 @@
-"""What is put to Planhat: a row for each user, what its taking would teach, and people found by their external id."""
+"""What is put to Planhat: a row for each user, what its taking would teach, and the requests that rows make."""
 
 from __future__ import annotations
 
@@ -7,17 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from audiencesync.destinations.api import in_path
-from audiencesync.destinations.people import (
-    MISSING_COMPANY,
-    UNKNOWN_USER,
-    by_user,
-    compact,
-    email_of,
-    refusal,
-    split,
-)
-from audiencesync.model import Batch, Call, Content, Packed, Packer, Refusal
+from audiencesync.destinations.people import MISSING_COMPANY, UNKNOWN_USER, email_of, split
+from audiencesync.destinations.told import plain_value
+from audiencesync.model import Batch, Call, Content, Packed, Packer
 
 PUT = "PUT /endusers"
 
@@ -40,7 +32,7 @@ _AS_IT_IS = re.compile(r"extid-.+|srcid-.+|[0-9a-f]{24}", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One user's part of a request: his calls, their keys, the JSON, and the values an answer may name it by.
+    """One user's part of a request: his calls, the traits of each, the JSON, and the values an answer may name it by.
 
     `taken`, `lost` and `clash` are what is learned when it is taken, when Planhat knows no such enduser, and when
     another has its email; `absent` is the code with which a member is refused when there is no such enduser, empty
@@ -48,7 +40,7 @@ class Row:
     """
 
     calls: tuple[Call, ...]
-    keys: tuple[str, ...]
+    keys: tuple[tuple[str, ...], ...]
     body: bytes
     names: tuple[str, ...]
     taken: Mapping[str, str] = field(default_factory=dict)
@@ -56,6 +48,11 @@ class Row:
     clash: Mapping[str, str] = field(default_factory=dict)
     absent: str = ""
     id: str = ""
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The names of all its traits."""
+        return tuple(name for mine in self.keys for name in mine)
 
     def lessons(self, found: str = "") -> dict[str, str]:
         """What its being taken teaches, with the `_id` that was told or is known."""
@@ -70,13 +67,18 @@ class Rows(Batch):
 
 
 class Ways(NamedTuple):
-    """The settings that say how people are found and made; `company` is a column, `most` the rows of a request."""
+    """The settings that say how people are found and made; `company` is a column, `most` the rows of a request.
+
+    `cleared` is what a trait becomes that a user has no more; where there are no `lists`, one becomes text.
+    """
 
     create: bool
     park: bool
     company: str
     most: int
     bulk_by_email: bool
+    cleared: str | None = None
+    lists: bool = True
 
 
 class Member(NamedTuple):
@@ -107,28 +109,38 @@ class RowPacker(Packer):
         return {name: value for row in found for name, value in row.lessons(PRETENDED).items()}
 
     def key(self, call: Call) -> str:
-        """The trait's name."""
+        """The computation's name."""
         return self.envelopes[call.span].key
 
     def email(self, call: Call) -> str:
         """The email of a call, in lower case; empty where there is none."""
         return email_of(call, self.envelopes[call.span].id_kind)
 
-    def keys(self, calls: Iterable[Call]) -> tuple[str, ...]:
-        """The traits' names."""
-        return tuple(map(self.key, calls))
+    def keys(self, calls: Iterable[Call]) -> tuple[tuple[str, ...], ...]:
+        """The names of each call's traits."""
+        return tuple(tuple(call.traits(self.key(call))) for call in calls)
 
-    def traits(self, calls: Iterable[Call]) -> dict[str, bool]:
-        """The booleans."""
-        return {self.key(call): call.value for call in calls}
+    def traits(self, calls: Iterable[Call]) -> dict[str, object]:
+        """What is told, by the names of custom fields."""
+        return {name: self._value(value) for call in calls for name, value in call.traits(self.key(call)).items()}
+
+    def nothing(self, calls: Iterable[Call]) -> dict[str, object]:
+        """What is told to an enduser whom these computations say nothing of any more."""
+        return {name: False if isinstance(call.value, bool) else self.ways.cleared for call in calls
+                for name in (*call.traits(self.key(call)), *self.envelopes[call.span].traits)}
+
+    def _value(self, value: object) -> object:
+        if value is None or not self.ways.lists:
+            return plain_value(value, nothing=self.ways.cleared)
+        return value
 
     def member(self, calls: Iterable[Call]) -> Member:
-        """The columns of those calls that say true; what is NULL is left out, so that it never empties a field."""
+        """The columns of those calls that tell something; what is NULL is left out, so that it empties no field."""
         own: dict[str, Any] = {}
         custom: dict[str, Any] = {}
         email = ""
         for call in calls:
-            if not call.value:
+            if not call.tells:
                 continue
             standard, others = split(call.included)
             email = self.email(call) or email
@@ -172,68 +184,3 @@ def question(route: str, row: Row) -> Rows:
 def company_ref(text: str) -> str:
     """A company as an enduser's companyId names it: by `_id`, extid-, srcid-; plain ids are external ones."""
     return text if not text or _AS_IT_IS.fullmatch(text) else f"extid-{text}"
-
-
-class ByExternalId(RowPacker):
-    """People found by our user id, which is their external id; every pending trait of a user in one row.
-
-    An email is only an attribute here. Planhat may still match by it, so that a second user with the same email would
-    be taken for the first: `e:<email>` remembers whose it is, and any other user's row goes without it.
-    """
-
-    def names(self, calls: Sequence[Call]) -> Iterable[str]:
-        """Who is known to be there, where that matters, and whose an email is."""
-        for user, mine in by_user(calls):
-            member = self.member(mine)
-            if self._careful(mine, member):
-                yield f"u:{user}"
-            if member.email and self.ways.create:
-                yield f"e:{member.email}"
-
-    def pack_known(self, calls: Sequence[Call], known: Mapping[str, str]) -> Packed:
-        """One row a user; those who must be looked up first ask, those without need are done."""
-        rows: list[Row] = []
-        questions: list[Batch] = []
-        refused: list[tuple[Call, Refusal]] = []
-        done: list[Call] = []
-        later: list[Call] = []
-        claimed: set[str] = set()
-        for user, mine in by_user(calls):
-            member, me = self.member(mine), f"u:{user}"
-            if (careful := self._careful(mine, member)) and not known.get(me):
-                if me in known:
-                    refused += [(call, refusal(self._absent(), WHY[self._absent()])) for call in mine if call.value]
-                    done += [call for call in mine if not call.value]
-                else:
-                    questions.append(question(f"/extid-{in_path(user)}", Row(
-                        tuple(mine), self.keys(mine), b"", (user,), taken={me: f"={ID}"}, lost={me: ""})))
-                continue
-            if not self.ways.create or known.get(f"e:{member.email}", user) not in ("", user):
-                member = member._replace(email="")
-            if member.email in claimed:
-                later += mine
-                continue
-            claimed |= {member.email} - {""}
-            rows.append(self._row(user, mine, member, careful=careful))
-        return Packed((*questions, *self.requests(rows)), tuple(refused), tuple(done), tuple(later))
-
-    def _careful(self, calls: Sequence[Call], member: Member) -> bool:
-        """Whether it must be known that this user is there before anything is put."""
-        homeless = not member.company and not member.email and any(call.value for call in calls)
-        return not self.ways.create or (self.ways.park and homeless)
-
-    def _absent(self) -> str:
-        return MISSING_COMPANY if self.ways.create else UNKNOWN_USER
-
-    def _row(self, user: str, calls: Sequence[Call], member: Member, *, careful: bool) -> Row:
-        body: dict[str, Any] = {"externalId": user}
-        taken = {f"u:{user}": f"={ID}"} if careful else {}
-        lost = {f"u:{user}": ""} if careful else {}
-        if member.email:
-            body["email"] = member.email
-            taken[f"e:{member.email}"] = user
-        if member.company and self.ways.create:  # without company and email nobody can be made
-            body["companyId"] = member.company
-        body |= {**member.own, "custom": {**member.custom, **self.traits(calls)}}
-        names = tuple(filter(None, (user, member.email)))
-        return Row(tuple(calls), self.keys(calls), compact(body), names, taken, lost, absent=self._absent())

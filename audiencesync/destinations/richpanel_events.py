@@ -12,11 +12,10 @@ from typing import Any
 import orjson
 
 from audiencesync.destinations.api import Api
-from audiencesync.destinations.people import compact
 from audiencesync.destinations.richpanel_packer import Row, Saves, Saying
 from audiencesync.destinations.richpanel_people import taken
 from audiencesync.errors import Unanswered
-from audiencesync.model import Batch, Call, Channel, Receipt
+from audiencesync.model import Batch, Call, Channel, Receipt, digits
 
 ROUTE = "POST /v2/bt"
 MOST_EVENTS = 25
@@ -81,12 +80,8 @@ def _count(sayings: Sequence[Saying]) -> int:
 def signed(app: str, secret: str, events: Sequence[Mapping[str, object]]) -> bytes:
     """A batch as it is sent: its JSON with sorted keys in base64, and the SHA-256 of that and the secret."""
     batch = {"appClientId": app, "event": "send_batch", "events": events}
-    packed = b64encode(orjson.dumps(batch, default=_digits, option=orjson.OPT_SORT_KEYS))
+    packed = b64encode(orjson.dumps(batch, default=digits, option=orjson.OPT_SORT_KEYS))
     return orjson.dumps({"s": sha256(packed + secret.encode()).hexdigest(), "hs": packed.decode()})
-
-
-def _digits(number: object) -> orjson.Fragment:
-    return orjson.Fragment(compact([number])[1:-1])
 
 
 class EventChannel(Channel):

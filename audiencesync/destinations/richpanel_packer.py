@@ -11,6 +11,7 @@ import orjson
 
 from audiencesync.destinations.api import in_path
 from audiencesync.destinations.people import MISSING_EMAIL, by_user, compact, email_of, refusal, split
+from audiencesync.destinations.told import events_of
 from audiencesync.model import Batch, Call, Content, Envelope, Packed, Packer, Refusal
 
 FIND = "GET /v1/customers/email/"
@@ -191,14 +192,9 @@ class CustomerPacker(Packer):
         return Row(tuple(mine), own, custom, session, self._envelope(mine[0]).timestamp, following)
 
     def _saying(self, call: Call) -> Saying:
-        """Entered or exited, or computed for each trait that is told; shaped like Segment's track events."""
-        envelope = self._envelope(call)
-        entered, exited, computed = envelope.events
-        events: Iterable[tuple[str, Mapping[str, Any]]] = (
-            ((entered if call.value else exited, {"audience_key": envelope.key, envelope.key: call.value}),)
-            if isinstance(call.value, bool) else
-            ((computed, {"trait_key": name, name: value}) for name, value in call.traits(envelope.key).items()))
-        return Saying(call, tuple(events), _session(call), envelope.timestamp)
+        """Its events, as they are shaped everywhere."""
+        events = tuple((one.name, one.properties) for one in events_of(call, self._envelope(call)))
+        return Saying(call, events, _session(call), self._envelope(call).timestamp)
 
 
 def _session(call: Call) -> str:

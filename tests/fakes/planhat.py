@@ -33,17 +33,19 @@ class PlanhatFake(Fake):
 
     `custom` of an item merges with what is there, or replaces it. `errors` are objects, strings, bare (only words,
     which name nobody) or silent (none at all). `by_email`: the bulk finds people by their email; `unique`: no two have
-    the same. `undeclared` custom keys are taken. `parent` is how fields spell the model, `strict_parent` that no other
-    spelling will do. `echoes`: answers name what they took. `counts`: nonupdates are counted. `whole`: externalIds or
-    emails that make Planhat answer 400 without saying whose fault it is; `forbidden` those it refuses by permission;
-    `invalid` those it refuses by name. `elsewhere`: the tenant lives in another region. `limit` is the requests of a
-    minute by `clock` (None: any number).
+    the same. `undeclared` custom keys are taken. `nulls` and empty texts `clear` a custom field, are `kept` there, or
+    null is `refused`; `choices` are those of every multipicklist (None: any). `parent` is how fields spell the model,
+    `strict_parent` that no other spelling will do. `echoes`: answers name what they took. `counts`: nonupdates are
+    counted. `whole`: externalIds or emails that make Planhat answer 400 without saying whose fault it is; `forbidden`
+    those it refuses by permission; `invalid` those it refuses by name. `elsewhere`: the tenant lives in another region.
+    `limit` is the requests of a minute by `clock` (None: any number).
     """
 
     path = ""
 
     def __init__(self, script: Script = (), *, custom: str = "merge", errors: str = "object", by_email: bool = True,
-                 unique: bool = True, undeclared: bool = True, parent: str = "EndUser", strict_parent: bool = False,
+                 unique: bool = True, undeclared: bool = True, nulls: str = "clear",
+                 choices: Collection[str] | None = None, parent: str = "EndUser", strict_parent: bool = False,
                  echoes: bool = True, counts: bool = True, whole: Collection[str] = (),
                  forbidden: Collection[str] = (), invalid: Collection[str] = (), elsewhere: bool = False,
                  limit: int | None = None, clock: Callable[[], float] = time.monotonic, token: str = TOKEN,
@@ -51,6 +53,7 @@ class PlanhatFake(Fake):
         super().__init__(script, latency=latency)
         self.custom, self.errors, self.by_email, self.unique = custom, errors, by_email, unique
         self.undeclared, self.parent, self.strict_parent = undeclared, parent, strict_parent
+        self.nulls, self.choices = nulls, choices
         self.echoes, self.counts, self.whole, self.forbidden, self.invalid = echoes, counts, whole, forbidden, invalid
         self.elsewhere, self.limit, self.clock, self.token = elsewhere, limit, clock, token
         self.companies = {"acme": "example.com", "globex": "globex.example"}
@@ -64,7 +67,7 @@ class PlanhatFake(Fake):
 
     def holds(self) -> dict[tuple[str, str], object]:
         return {(person.get("externalId") or person.get("email", ""), key): value for person in self.people.values()
-                for key, value in person["custom"].items() if isinstance(value, bool)}
+                for key, value in person["custom"].items()}
 
     def person(self, **known: Any) -> str:
         """Somebody who is there already; his `_id`."""
@@ -215,7 +218,9 @@ class PlanhatFake(Fake):
         made |= {name: value for name, value in item.items() if name not in ("_id", "custom")}
         made |= {"companyId": company} if company is not None else {}
         custom = dict(item.get("custom", {}))
-        made["custom"] = {**made["custom"], **custom} if self.custom == "merge" or not custom else custom
+        found = {**made["custom"], **custom} if self.custom == "merge" or not custom else custom
+        gone = () if self.nulls == "kept" else (None, "")
+        made["custom"] = {name: value for name, value in found.items() if value not in gone}
         return made, person is None
 
     def _company(self, item: Mapping[str, Any]) -> str | None:
@@ -232,11 +237,23 @@ class PlanhatFake(Fake):
         for name, value in item.get("custom", {}).items():
             if name not in types and not self.undeclared:
                 raise Wrong(kind, f"Unknown custom field {name}")
-            if types.get(name) == "checkbox" and not isinstance(value, bool):
-                self.violations.append(f"{value!r} for the checkbox {name}")
-                raise Wrong(kind, f"{name} must be true or false")
-            if types.get(name, "checkbox") != "checkbox" and isinstance(value, bool):
+            if value is None and self.nulls == "refused":
+                raise Wrong(kind, f"{name} may not be null")
+            if value not in (None, "") and not self._fits(types.get(name, ""), value):
+                if types[name] == "checkbox":
+                    self.violations.append(f"{value!r} for the checkbox {name}")
                 raise Wrong(kind, f"{name} must be of type {types[name]}")
+
+    def _fits(self, type_: str, value: object) -> bool:
+        if type_ == "checkbox":
+            return isinstance(value, bool)
+        if type_ == "number":
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        if type_ == "date":
+            return isinstance(value, str) and value[:4].isdecimal()
+        if type_ == "multipicklist":
+            return isinstance(value, list) and (self.choices is None or {*value} <= {*self.choices})
+        return not type_ or isinstance(value, str)
 
     def _error(self, item: Mapping[str, Any], why: str) -> object:
         keys = {name: item[name] for name in KEYABLES if name in item}
