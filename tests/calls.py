@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -35,9 +35,17 @@ def computed(user: str, span: int = 0, *, columns: dict[str, object] | None = No
     return Call(user, span, orjson.dumps(values).decode(), orjson.dumps(columns).decode() if columns else None)
 
 
-def pure(destination: Destination, made: Content) -> Any:
-    """A destination's packer of which every result is held to be the same from another, whole, and of a user once."""
+def pure(destination: Destination, made: Content, remembered: Mapping[str, str] | None = None) -> Any:
+    """A destination's packer of which every result is held to be the same from another, whole, and of a user once.
+
+    Its names are all that it wants to know, where `remembered` is what the state says.
+    """
     class Pure(type(destination.packer(made))):  # type: ignore[misc] - whatever class it is
+        def names(self, calls: Sequence[Call]) -> Iterable[str]:
+            found = list(super().names(calls))
+            known = {name: value for name, value in (remembered or {}).items() if name in found}
+            return [*found, *super().more_names(calls, known)]
+
         def pack_known(self, calls: Sequence[Call], known: Mapping[str, str]) -> Packed:
             packed: Packed = super().pack_known(calls, known)
             assert packed == destination.packer(made).pack_known(list(calls), dict(known)), "it depends on other pages"

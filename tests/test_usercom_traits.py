@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -20,6 +21,8 @@ KINDS = {"revenue": "number", "size": "string", "has_ticket": "boolean", "first_
 MASS, ROW, CREATE, EVENT = ("PUT users-by-id/mass_update_custom_attributes", "PUT users/*",
                             "POST users/update_or_create", "POST events/*")
 
+FAULTS = [503, 429, "accept_then_drop", "drop"]
+
 
 def trait(send: str = "identify", **other: object) -> Envelope:
     return envelope("orders", computation_class="trait", traits=tuple(sorted(KINDS)), send=send, **other)
@@ -32,9 +35,11 @@ def at(server: UserComFake, **settings: object) -> UserCom:
 def bring(server: UserComFake, calls: Sequence[Call], *spans: Envelope, before: Journal | None = None,
           what: Content | None = None, **settings: object) -> Journal:
     """A sync of these calls, its attributes declared first, its packer held to what packers promise."""
-    destination = at(server, **settings)
+    destination, script = at(server, **settings), server.script
+    server.script = ()
     assert {one.status for one in destination.prepare([*KINDS, "vip"], create=True, kinds=KINDS)} <= {"made", "ready"}
     server.routes.clear()
+    server.script = script
     made = what or content(*(spans or (trait(),)))
     journal = drive(destination, pure(destination, made), sorted(calls, key=lambda call: call[:2]), size=1000,
                     remembered=before.remembered if before else {})
@@ -345,3 +350,35 @@ def test_packing_events_keeps_what_packers_promise(send: str) -> None:
         assert again.accepted.total() == 16
         assert len(server.events) == 16
         assert orjson.loads(again.sent[-1].body)["data"] == {"audience_key": "vip", "vip": False}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_fails_each_change_has_its_event_at_least_once(seed: int) -> None:
+    draw = random.Random(seed)
+    spans = envelope("vip", send=draw.choice(["both", "track"])), trait("both")
+    users, journal = [f"u{number}" for number in range(12)], Journal()
+    members: dict[str, bool] = {}
+    sizes: dict[str, str | None] = {}
+    with UserComFake() as server:
+        for _ in range(6):
+            calls: list[Call] = []
+            for user in users:
+                if draw.random() < 0.4 and (new := draw.random() < 0.6) != members.get(user, False):
+                    members[user] = new
+                    calls.append(true(user) if new else false(user))
+                if draw.random() < 0.4 and (size := draw.choice(["S", "M", None])) != sizes.get(user):
+                    sizes[user] = size
+                    calls.append(computed(user, 1, size=size, labels=["a"]))
+            server.script = lambda *_: draw.choice(FAULTS) if draw.random() < 0.1 else None
+            journal = bring(server, calls, *spans, before=journal)
+            server.script = ()
+            if not journal.stop.finished:
+                journal = bring(server, calls, *spans, before=journal)
+            assert (journal.stop.finished, journal.refused) == (True, [])
+            for user, value in members.items():
+                last = [data["vip"] for _, data in server.happened(user) if "vip" in data][-1:]
+                assert last == [value]
+                assert server.holds().get((user, "vip"), value) is value
+            for user, size in sizes.items():
+                if any(user == call.user_id for call in calls):
+                    assert (server.holds()[user, "size"] or None) == size

@@ -131,7 +131,7 @@ class Wave:
             self.batches.append(Request(tuple(mine), b"", look_up(user, by_email=self.plan.by_email), asks=True))
 
     def _former(self, user: str, mine: Sequence[Call]) -> None:
-        """Somebody who is told that something is over, and whose number is not known: for an event he has to be there."""
+        """Somebody whose number is not known is told that something is over: for an event he has to be there."""
         if self._tracked(mine) and name_of_nobody(user) not in self.known and user not in ROUTES:
             self.batches.append(Request(tuple(mine), b"", look_up(user, by_email=self.plan.by_email), asks=True))
         else:
