@@ -17,7 +17,7 @@ import uuid
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from bench import HERE, MEGABYTES, RATIO, SECONDS, Cost, Folder, Sink, Table, against, median  # noqa: I001
+from bench import MEGABYTES, RATIO, SECONDS, Cost, Folder, Sink, Table, against, median
 
 AUDIENCE = "SELECT user_id FROM users WHERE here\n"
 TRAIT = ("/* audiencesync\nkind: trait\n*/\nSELECT user_id, orders, revenue, items, rating, days FROM users WHERE here OR "

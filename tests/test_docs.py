@@ -135,7 +135,8 @@ def test_every_setting_of_the_project_is_described_with_its_default() -> None:
 def test_every_key_of_a_header_is_described_with_its_default() -> None:
     expected = {name: written(field) for name, field in Header.model_fields.items() if name != "guard"}
     in_words = {"name": "the file's name", "key": "from the name", "types": "none", "vars": "none",
-                "destinations": "defaults.destinations", "schedule": "defaults.schedule", "guard": "defaults.guard"}
+                "destinations": "defaults.destinations", "schedule": "defaults.schedule", "guard": "defaults.guard",
+                "kind": "by the folder", "send": "as the destination", "events": "as the destination"}
     assert described("The header of an audience") == {**expected, **in_words}
 
 
@@ -181,14 +182,14 @@ def project(root: Path, *, tells: str = "segment") -> Shop:
         shop.execute("CREATE TABLE orders (user_id TEXT, email TEXT, total REAL, completed_at TEXT)")
         shop.execute("INSERT INTO orders VALUES ('u123', 'ada@example.com', 9, '2026-11-01 12:00:00')")
     (root / ".env").write_text("WAREHOUSE_URL=sqlite:///shop.db\nSEGMENT_WRITE_KEY=wk\n")
-    main = blocks("yaml")[0].replace("destinations: [segment]", f"destinations: [{tells}]")
+    main = next(block for block in blocks("yaml") if "source:" in block).replace("destinations: [segment]", f"destinations: [{tells}]")
     return Shop(root, "", main=main, **audiences())
 
 
 def audiences() -> dict[str, str]:
     """The SQL files of the README by the names that their keys want."""
-    first, second = blocks("sql")
-    return {"order_completed_last_30days": first, "high_value": second}
+    first, *_, last = blocks("sql")
+    return {"order_completed_last_30days": first, "high_value": last}
 
 
 def test_the_examples_are_a_project_without_mistakes(tmp_path: Path) -> None:
@@ -196,6 +197,31 @@ def test_the_examples_are_a_project_without_mistakes(tmp_path: Path) -> None:
     assert loaded.warnings == ()
     assert [audience.key for audience in loaded.audiences] == ["high_value", "order_completed_last_30days"]
     assert [problem for audience in loaded.audiences for problem in check_sql(audience, "sqlite")] == []
+
+
+def test_the_examples_of_computed_traits_run_and_their_test_passes(tmp_path: Path) -> None:
+    told = "Computed traits"
+    shop = project(tmp_path, tells="trial")
+    shop.write("audiencesync.yml", (tmp_path / "audiencesync.yml").read_text() + "events: {table: events}\n")
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as source, source:
+        source.execute("CREATE TABLE events (user_id TEXT, event TEXT, at TEXT, properties TEXT)")
+        source.execute("INSERT INTO events VALUES ('u123', 'Order Completed', '2026-11-01 12:00:00', ?)",
+                       ('{"total": 99.5, "category": "shoes"}',))
+    value, risk = blocks("sql", part(told))
+    declared, case = blocks("yaml", part(told))
+    shop.write("traits/customer_value.sql", value)
+    shop.write("traits/revenue_last_90days.yml", declared)
+    shop.write("audiences/vip.sql", "SELECT user_id FROM orders WHERE completed_at <= :now GROUP BY user_id\n")
+    shop.write("audiences/vip_at_risk.sql", risk)
+    shop.write("audiences/high_value.test.yml", case)
+    assert shop.run("test").code == 0, shop.run("test").out
+    said = shop.run("sync", "--as-of", "2026-12-22", "--destination", "trial")
+    assert said.code == 0, said.err
+    traits: dict[str, object] = {}
+    for line in (tmp_path / "calls.jsonl").read_text().splitlines():
+        traits |= json.loads(line)["traits"]
+    assert traits == {"big_spender": False, "last_order_at": "2026-11-01 12:00:00", "lifetime_revenue": 9,
+                      "orders_total": 1, "revenue_last_90days": 99.5, "vip": True, "vip_at_risk": True}
 
 
 def test_the_first_example_has_eight_lines_and_causes_the_call_beside_it(tmp_path: Path) -> None:

@@ -17,6 +17,9 @@ from audiencesync.store.standings import Standing, standings
 from audiencesync.store.traits import traits_of
 from audiencesync.store.views import Acted, Known, Ran, acts_of, history, movers
 
+_WORDS = {"null": "clear", "": "keep"}
+"""How `when_missing` is written in a header; anything else is a value."""
+
 
 @dataclass(frozen=True, slots=True)
 class Portrait:
@@ -126,7 +129,7 @@ def _definition(one: Audience) -> dict[str, object]:
             "tags": list(one.tags), "include": list(one.include), "destinations": list(one.destinations),
             "integrations": list(one.integrations), "schedule": one.schedule, "file": one.path.as_posix(),
             "line": one.line, "sql": one.sql, "uses": list(one.uses), "types": dict(one.types),
-            "full_row": one.full_row, "when_missing": "keep" if not one.missing else "clear" if one.missing == "null" else orjson.loads(one.missing),
+            "full_row": one.full_row, "when_missing": _WORDS.get(one.missing) or orjson.loads(one.missing),
             "vars": _variables(one)}
 
 

@@ -16,7 +16,9 @@ from audiencesync.cli.context import Session
 @options.output(tests=[], problems=[])
 @click.pass_obj
 def test(session: Session, patterns: tuple[str, ...], *, url: str) -> None:
-    """Run the tests beside definitions, each on tables of its own; the source is never asked.
+    """Run the tests beside definitions, each on tables of its own.
+
+    The source is never asked.
 
     A test lies in x.test.yml beside x.sql. In PostgreSQL everything happens in transactions that are rolled back. Ends
     with 2 when a test fails or has a mistake, 75 when the database cannot be reached.

@@ -54,7 +54,6 @@ def run_row(run: Run) -> dict[str, object]:
     """A run for programs."""
     return {"key": run.key, "run": run.number, "as_of": stamp(run.as_of), "status": run.status,
             "members": run.members, "entered": run.entered, "exited": run.exited, "changed": run.changed,
-            "updated": run.updated,
             "duplicates": run.duplicates, "error": run.error}
 
 
