@@ -182,7 +182,8 @@ def project(root: Path, *, tells: str = "segment") -> Shop:
         shop.execute("CREATE TABLE orders (user_id TEXT, email TEXT, total REAL, completed_at TEXT)")
         shop.execute("INSERT INTO orders VALUES ('u123', 'ada@example.com', 9, '2026-11-01 12:00:00')")
     (root / ".env").write_text("WAREHOUSE_URL=sqlite:///shop.db\nSEGMENT_WRITE_KEY=wk\n")
-    main = next(block for block in blocks("yaml") if "source:" in block).replace("destinations: [segment]", f"destinations: [{tells}]")
+    main = next(block for block in blocks("yaml") if "source:" in block)
+    main = main.replace("destinations: [segment]", f"destinations: [{tells}]")
     return Shop(root, "", main=main, **audiences())
 
 

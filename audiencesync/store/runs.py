@@ -8,33 +8,16 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import (
-    Connection,
-    FromClause,
-    Insert,
-    Integer,
-    Row,
-    Select,
-    and_,
-    bindparam,
-    case,
-    func,
-    insert,
-    literal,
-    null,
-    or_,
-    select,
-    true,
-    update,
-)
+from sqlalchemy import Connection, Row, func, insert, select, update
 
 from audiencesync import failpoints
 from audiencesync.errors import OlderRun, QueryError, UsageError
 from audiencesync.model import Audience, Run
+from audiencesync.store.compare import begin, compare
 from audiencesync.store.connect import Store
 from audiencesync.store.leases import Lease, guard
-from audiencesync.store.stage import ENTERED, EXITED, RENEWED, UPDATED, Stage, diff, staged
-from audiencesync.store.tables import computations, memberships, runs
+from audiencesync.store.stage import Stage
+from audiencesync.store.tables import computations, runs
 from audiencesync.store.traits import check_traits, read_traits
 
 
@@ -49,12 +32,6 @@ class Due:
     pause_reason: str | None
     retired: bool
     run: Run | None
-
-
-def present(computation_id: int) -> Select[Any]:
-    """The users whose membership lasts."""
-    return select(memberships.c.user_id).where(memberships.c.computation_id == computation_id,
-                                               memberships.c.until_run.is_(None))
 
 
 def _computation(store: Store, connection: Connection, audience: Audience) -> Row[Any]:
@@ -114,11 +91,11 @@ def record(store: Store, held: Stage, audience: Audience, *, id_kind: str, as_of
         check_run(row, last, audience, id_kind, as_of)
         number = _next_number(connection, row.id)
         if last is None or not last.members:
-            entered, exited, updated = _begin(held, row.id, number, staged), 0, 0
+            entered, exited, updated = begin(held, row.id, number), 0, 0
         else:
             renamed = list(read_traits(last.traits)) != list(kinds)
-            entered, exited, updated = _compare(store, held, row, last, number, renamed=renamed,
-                                                redefined=row.definition_hash != definition_hash)
+            entered, exited, updated = compare(store, held, row.id, last.members, number, renamed=renamed,
+                                               redefined=row.definition_hash != definition_hash)
         run = Run(audience.key, number, as_of, "done", held.members, entered, exited, held.rows - held.members,
                   updated=updated)
         _write_run(store, connection, row.id, run, started_at, kinds)
@@ -139,60 +116,6 @@ def check_result(store: Store, held: Stage, audience: Audience, traits: Mapping[
         raise QueryError(f"{audience.path}: {user!r} has several rows with different values, such as {first[:200]} and "
                          f"{second[:200]}; group by the id, or choose one row a user")
     return kinds
-
-
-def _compare(store: Store, held: Stage, row: Any, last: Any, number: int, *, redefined: bool,
-             renamed: bool) -> tuple[int, int, int]:
-    """End what ended, begin what began; how many entered, exited and were updated, which all are by other names."""
-    counts: dict[int, int] = {}
-    bare = len(held.columns) == 1 and not redefined
-    for statement in store.backend.differences(staged, present(row.id), diff) if bare else (
-            _with_columns(row.id, renamed=renamed)):
-        held.connection.execute(statement)
-        found = held.connection.execute(select(diff.c.entered, func.count()).group_by(diff.c.entered))
-        counts = {int(code): int(users) for code, users in found}
-        if last.members + counts.get(ENTERED, 0) == held.members:
-            break  # both are sets: equal sizes but for those who entered leave nobody to look for
-    if counts.keys() - {ENTERED}:
-        _end(held.connection, row.id, number)
-    if counts.keys() - {EXITED}:
-        began = select(diff.c.user_id).where(diff.c.entered != EXITED).subquery("began")
-        _begin(held, row.id, number, began)
-    return counts.get(ENTERED, 0), counts.get(EXITED, 0), counts.get(UPDATED, 0)
-
-
-def _with_columns(computation_id: int, *, renamed: bool) -> tuple[Insert, ...]:
-    """Note who entered and whose values or included columns changed, then who exited: a walk along either side."""
-    lasts = and_(memberships.c.computation_id == computation_id, memberships.c.until_run.is_(None))
-    same = memberships.c.user_id == staged.c.user_id
-    updated = true() if renamed else memberships.c.value.is_distinct_from(staged.c.value)
-    renewed = memberships.c.included.is_distinct_from(staged.c.included)
-    code = case((memberships.c.user_id.is_(None), ENTERED), (updated, UPDATED), else_=RENEWED)
-    here = (select(staged.c.user_id, code).select_from(staged.outerjoin(memberships, and_(lasts, same)))
-            .where(or_(memberships.c.user_id.is_(None), updated, renewed)))
-    gone = (select(memberships.c.user_id, literal(EXITED)).select_from(memberships.outerjoin(staged, same))
-            .where(lasts, staged.c.user_id.is_(None)))
-    return tuple(insert(diff).from_select(["user_id", "entered"], side) for side in (here, gone))
-
-
-def _end(connection: Connection, computation_id: int, number: int) -> None:
-    ended = select(diff.c.user_id).where(diff.c.entered != ENTERED)
-    connection.execute(update(memberships).where(
-        memberships.c.computation_id == computation_id, memberships.c.until_run.is_(None),
-        memberships.c.user_id.in_(ended)).values(until_run=number))
-
-
-def _begin(held: Stage, computation_id: int, number: int, users: FromClause) -> int:
-    """Start a membership for each of `users`, in their order; say how many."""
-    source, more = users, held.columns[1:]
-    if more and users is not staged:
-        source = users.join(staged, staged.c.user_id == users.c.user_id)
-    begun = (select(bindparam("computation", computation_id, Integer), users.c.user_id,
-                    bindparam("number", number, Integer), null(), *(staged.c[name] for name in more))
-             .select_from(source).order_by(users.c.user_id))
-    columns = ["computation_id", "user_id", "since_run", "until_run", *more]
-    return held.connection.execute(insert(memberships).from_select(columns, begun),
-                                   execution_options={"preserve_rowcount": True}).rowcount
 
 
 def _write_run(store: Store, connection: Connection, computation_id: int, run: Run, started_at: datetime,

@@ -38,9 +38,7 @@ LOGGER = logging.getLogger(__name__)
 def definition_hash(audience: Audience) -> str:
     """A short hash of all that decides who is a member."""
     parts = [audience.sql, repr(audience.include), repr(sorted(audience.variables.items()))]
-    for more in (audience.uses, sorted(audience.types.items())):
-        if more:
-            parts.append(repr(more))
+    parts += [repr(more) for more in (audience.uses, sorted(audience.types.items())) if more]
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
 
 
