@@ -58,7 +58,8 @@ def initial(span: Span, table: FromClause) -> Select[Any]:
 def changed(span: Span, table: FromClause, touched: ColumnElement[bool]) -> Select[Any]:
     """Who is told something else than before; `touched` are rows that may be part of a difference.
 
-    Where the names are others it is everybody, some of whom there may be nothing to tell.
+    Where the names are others it is everybody, some of whom there may be nothing to tell. Of a user of whom an included
+    column says that he is somebody else now, `before` is as `after`, so that he is told all.
     """
     then, now, envelope = as_of(span.from_run, table), as_of(span.to_run, table), span.envelope
     before, after = (func.max(case((when, table.c.value), else_=null())) for when in (then, now))
@@ -73,7 +74,9 @@ def changed(span: Span, table: FromClause, touched: ColumnElement[bool]) -> Sele
     if envelope.follows:
         column = included_column(table.c.included, envelope.follows)
         was, is_ = (func.max(case((when, column), else_=null())) for when in (then, now))
-        differs.append(and_(is_.is_not(None), or_(was.is_(None), was != is_)))
+        moved = and_(stayed, is_.is_not(None), or_(was.is_(None), was != is_))
+        differs.append(moved)
+        before = case((moved, after), else_=before)
     included = func.max(case((now, table.c.included), else_=null())).label("included")
     return (select(table.c.user_id, func.max(case((now, 1), else_=0)).label("value"), included,
                    before.label("before"), after.label("after"))
@@ -109,13 +112,11 @@ def told(envelope: Envelope, before: str | None, after: str | None, *, whole: bo
     if before is None and after is not None and not whole and not envelope.full_row and envelope.missing == "null":
         return as_object(envelope.traits, after)
     new = dict(zip(envelope.traits, decoded(after), strict=True)) if after else {}
-    old = dict(zip(envelope.traits_before, decoded(before), strict=True)) if before else {}
     missing = orjson.loads(envelope.missing or "null") if after is None else None
-    names = dict.fromkeys((*envelope.traits, *old))
-    if whole or envelope.full_row or before == after or (before is None and envelope.missing != "null"):
-        chosen = {name: new.get(name, missing) for name in names}
-    else:
-        chosen = {name: value for name in names if (value := new.get(name, missing)) != old.get(name)}
+    chosen = {name: new.get(name, missing) for name in (*envelope.traits, *envelope.traits_before)}
+    if before is not None and before != after and not whole and not envelope.full_row:
+        old = dict(zip(envelope.traits_before, decoded(before), strict=True))
+        chosen = {name: value for name, value in chosen.items() if value != old.get(name)}
     return orjson.dumps(chosen, default=digits).decode()
 
 

@@ -99,8 +99,9 @@ def _audience(project: Project, thought: Store, computer: Computer, kept: Kept, 
     runs.check_run(known, last, audience, result.id_kind, computer.moment)
     with stage(thought, result.chunks) as held:
         identity, number = (known.computation_id, last.number if last else 0) if known else (NOBODY_YET, 0)
-        runs.check_result(thought, held, audience, result.traits)
-        entered, exited, updated = planning.differences(held, identity, number)
+        kinds = runs.check_result(thought, held, audience, result.traits)
+        renamed = list(kinds) != list(traits_of(thought, identity, number))
+        entered, exited, updated = planning.differences(held, identity, number, renamed=renamed)
         kept.keep(held, audience, result.traits)
         for desk in desks:
             shape = envelope(project, desk.name, audience, result.id_kind, computer.moment, result.traits)
