@@ -84,7 +84,8 @@ def differences(held: Stage, computation_id: int, run: int, *, renamed: bool) ->
     By a `renamed` trait everybody's are others.
     """
     told = _told(computation_id, run)
-    other = func.count() if renamed else func.coalesce(func.sum(case((staged.c.value.is_distinct_from(told.c.value), 1), else_=0)), 0)
+    apart = case((staged.c.value.is_distinct_from(told.c.value), 1), else_=0)
+    other = func.count() if renamed else func.coalesce(func.sum(apart), 0)
     both = select(func.count(), other).select_from(staged.join(told, told.c.user_id == staged.c.user_id))
     common, updated = held.connection.execute(both).one()
     before = held.connection.execute(select(func.count()).select_from(told)).scalar_one()

@@ -62,7 +62,8 @@ def changed(span: Span, table: FromClause, touched: ColumnElement[bool]) -> Sele
     column says that he is somebody else now, `before` is as `after`, so that he is told all.
     """
     then, now, envelope = as_of(span.from_run, table), as_of(span.to_run, table), span.envelope
-    before, after = (func.max(case((when, table.c.value), else_=null())) for when in (then, now))
+    before: ColumnElement[Any] = func.max(case((then, table.c.value), else_=null()))
+    after = func.max(case((now, table.c.value), else_=null()))
     entered = and_(before.is_(None), after.is_not(None))
     left = and_(before.is_not(None), after.is_(None))
     stayed = and_(before.is_not(None), after.is_not(None))
