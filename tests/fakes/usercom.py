@@ -37,8 +37,8 @@ class UserComFake(Fake):
     that does not exist: drop, refuse (400), string (made as text). `unknown_ids` of a mass update: ignore or refuse
     (404). `clash` is what an email of another custom id gets: 400, 409 or allow. `shows` attributes flat or as a list.
     `most` are the ids of a mass update (None: any number), `page` the entries of a list, `revoked` the key. `clears`
-    is what empties an attribute: null or empty text. `nobody` is what an event of an unknown number gets: 404, 400, or
-    200 (dropped); those taken are in `events`, as (number, name, data, seconds).
+    is what empties an attribute: null, empty text, or (never) neither. `nobody` is what an event of an unknown user
+    gets: 404, 400, or 200 (dropped); those taken are in `events`, as (number, name, data, seconds).
     """
 
     path = "/api/public"
@@ -176,7 +176,7 @@ class UserComFake(Fake):
         if kind is None and self.undeclared == "string":
             kind = self.attributes[name] = "string"
         found = self._converted(kind, value)
-        if found is not None or (kind is not None and value == (None if self.clears == "null" else "")):
+        if found is not None or (kind is not None and value == {"null": None, "empty": ""}.get(self.clears, 0)):
             person["attributes"][name] = found
         return {}
 

@@ -140,6 +140,19 @@ def reading_after_writing(talk: Talk) -> str:
     return "fresh" if held.get(SECOND) is True else "stale"
 
 
+def emptying_data(talk: Talk) -> str:
+    """Whether null takes a key away, which is tidier than an empty text."""
+    who = someone(talk)
+    path = people(talk, f"data/{who.id}")
+    talk.ask(f"PATCH {path}", {"data": {FIRST: True}})
+    if not talk.has(who.name, FIRST):
+        raise Unaskable("data that was taken does not show")
+    if not talk.takes(f"PATCH {path}", {"data": {FIRST: None}}):
+        return "refused"
+    gone = talk.until(lambda: not (talk.held(who.name) or {}).get(FIRST))
+    return "null" if gone else "ignored"
+
+
 UNSEEN = "members are then found one by one: search: 1 saves requests that tell nothing"
 
 ACCOUNT = Account("CRISP", Crisp, (
@@ -156,6 +169,7 @@ ACCOUNT = Account("CRISP", Crisp, (
         ("refused", "two_people"), "whom a search does not show is refused, or there twice; no setting helps"), hints={
         "same_person": "better still"}),
     Question(creation_without_nickname, assumes="refused"),
+    Question(emptying_data, "clear", "refused", hints={"null": "with null a trait that is no more leaves nothing"}),
     Question(reading_after_writing, assumes="fresh", hints={"stale": "verify may see what was; try again later"}),
 ), required={"WEBSITE": "website_id", "IDENTIFIER": "identifier", "KEY": "key"}, optional={"TIER": "tier"})
 """Crisp."""

@@ -50,6 +50,11 @@ class Alternative(CrispFake):
         for number in range(60):
             self.add(f"other{number}@example.org")
 
+    def _wrong(self, what: str) -> Answer:
+        answer = super()._wrong(what)
+        self.violations = [one for one in self.violations if "null" not in one]  # which a question tries
+        return answer
+
     def _batch(self, body: Any) -> Answer:
         self.keeps, keeps = self.keeps and self.batches_keep, self.keeps
         try:
@@ -126,6 +131,8 @@ for question, fake, played in (
     (usercom.two_users_of_one_email, Forgetful, [
         ({}, "refused"), ({"clash": "409"}, "conflict"), ({"clash": "allow"}, "two_people"),
         ({"clash": "one"}, "one_person")]),
+    (usercom.emptying_an_attribute, Forgetful, [
+        ({}, "null"), ({"clears": "empty"}, "empty"), ({"clears": "never"}, "neither")]),
     (crisp.people_in_a_batch, Alternative, [
         ({}, "1000 or more"), ({"cap": 30}, "30"), ({"cap": 100}, "100"), ({"cap": 1}, "1")]),
     (crisp.other_keys_of_a_batch, Alternative, [
@@ -139,6 +146,7 @@ for question, fake, played in (
     (crisp.creation_of_a_taken_email, Alternative, [
         ({}, "conflict"), *(({"taken": way}, way) for way in ("refused", "same_person", "two_people"))]),
     (crisp.creation_without_nickname, Alternative, [({}, "refused"), ({"nickname": False}, "taken")]),
+    (crisp.emptying_data, Alternative, [({}, "refused"), ({"nulls": True}, "null")]),
     (crisp.reading_after_writing, Alternative, [({}, "fresh"), ({"stale": True}, "stale")]),
     (richpanel.nesting_of_properties, RichpanelFake, [
         ({}, "customer"), ({"nesting": "body"}, "body"), ({"script": lambda *_: 400}, "neither")]),

@@ -79,6 +79,19 @@ def two_users_of_one_email(talk: Talk) -> str:
     return "one_person" if talk.held(first) is None or talk.held(second) is None else "two_people"
 
 
+def emptying_an_attribute(talk: Talk) -> str:
+    """What takes a user's value away: null, or an empty text."""
+    key, _ = talk.keys()
+    name = someone(talk, **{key: True})
+    if not talk.has(name, key):
+        raise Unaskable("an attribute was taken, and nobody has it")
+    for reading, value in (("null", None), ("empty", "")):
+        if talk.takes(MASS_BY_CUSTOM_ID, {"ids": [name], "attribute": key, "value": value}) and talk.until(
+                lambda: (talk.held(name) or {}).get(key) is not True):
+            return reading
+    return "neither"
+
+
 ACCOUNT = Account("USERCOM", UserCom, (
     Question(ids_of_a_mass_update, least="batch"),
     Question(unknown_ids_of_a_mass_update, "mass_update_by", "ignored", wrong={
@@ -89,6 +102,9 @@ ACCOUNT = Account("USERCOM", UserCom, (
     Question(undeclared_attributes, "include", "dropped", wrong={
         "refused": "declare an attribute for each included column, or leave it out"}, hints={
         "string": "an included column becomes text, unless its attribute is declared"}),
+    Question(emptying_an_attribute, "clear", "null", wrong={
+        "empty": "set it to empty, else a trait that is no more stays as it was",
+        "neither": "a trait that is no more stays as it was: say when_missing: 0, or another value"}),
     Question(two_users_of_one_email, "include", "refused", wrong={
         "one_person": "leave email out where users share one, else they are told in each other's place"}),
 ), required={"KEY": "api_key", "SUBDOMAIN": "subdomain"})
