@@ -15,7 +15,7 @@ import pytest
 
 from audiencesync.destinations import registry
 from audiencesync.errors import UsageError
-from audiencesync.model import Batch, Destination
+from audiencesync.model import Destination
 from audiencesync.testing.network import HTML
 from tests.contract import DestinationContract, HttpDestinationContract
 from tests.documents import blocks, part
@@ -182,11 +182,6 @@ def native(name: str) -> type[HttpDestinationContract] | None:
         def server(self, script: Script = ()) -> Loopback:
             return server(script)
 
-        def opened(self, batch: Batch) -> bytes:
-            text: bytes = getattr(fakes, "opened", super().opened)(batch)
-            return text
-
-    fakes = importlib.import_module(f"tests.fakes.{name}")
     Native.__name__ = Native.__qualname__ = f"Test{name.capitalize()}"
     return Native
 

@@ -13,13 +13,13 @@ from audiencesync.delivery import Commit, Delivery, Pace, Read, Send, Stop
 from audiencesync.destinations.richpanel import Richpanel
 from audiencesync.destinations.richpanel_events import signed
 from audiencesync.errors import AccountRefused, CallsRefused, Unanswered
-from audiencesync.model import Batch, Call, Destination, Page, Person, Receipt
+from audiencesync.model import Call, Destination, Page, Person, Receipt
 from audiencesync.sync.wire import Threads
 from audiencesync.testing import HttpDestinationContract
 from audiencesync.testing.drive import Journal, drive
 from audiencesync.testing.loopback import Fault, Loopback, Script
 from tests.calls import AWKWARD, KEYS, false, made, true
-from tests.fakes.richpanel import KEY, SECRET, RichpanelFake, opened
+from tests.fakes.richpanel import KEY, SECRET, RichpanelFake
 
 FAST = "100000/1s"
 
@@ -52,9 +52,6 @@ class TestRichpanel(HttpDestinationContract):
     def server(self, script: Script = ()) -> Loopback:
         return RichpanelFake(script)
 
-    def opened(self, batch: Batch) -> bytes:
-        return opened(batch)
-
 
 class TestRichpanelEvents(HttpDestinationContract):
     destination = Richpanel
@@ -67,9 +64,6 @@ class TestRichpanelEvents(HttpDestinationContract):
 
     def server(self, script: Script = ()) -> Loopback:
         return RichpanelFake(script)
-
-    def opened(self, batch: Batch) -> bytes:
-        return opened(batch)
 
     test_what_was_told_is_read_back = test_values_are_read_back = None
     """Nobody is found by the key of events."""

@@ -13,10 +13,10 @@ from pydantic import ValidationError
 from audiencesync.destinations.richpanel import Richpanel
 from audiencesync.model import Batch, Call, Content, exact
 from audiencesync.testing import content, envelope
-from audiencesync.testing.checked import Checked
+from audiencesync.testing.checked import Checked, unsealed
 from audiencesync.testing.drive import Journal, drive
 from tests.calls import false, true
-from tests.fakes.richpanel import KEY, SECRET, RichpanelFake, opened
+from tests.fakes.richpanel import KEY, SECRET, RichpanelFake
 
 SOURCE = {"events_key": "ds_key", "api_secret": SECRET}
 LONG = "123456789012345678901234567890.12345678901234567890"
@@ -43,7 +43,7 @@ def at(url: str, **settings: object) -> Richpanel:
 def bring(server: RichpanelFake, what: Content, *calls: Call, before: Journal | None = None,
           **settings: object) -> Journal:
     destination = at(server.url, **settings)
-    packer = Checked(destination, what, opened=opened)
+    packer = Checked(destination, what)
     journal = drive(destination, packer, sorted(calls, key=lambda call: call[:2]),
                     remembered=before.remembered if before else {})
     assert server.violations == []
@@ -59,8 +59,8 @@ def codes(journal: Journal) -> dict[str, str]:
     return {call.user_id: refusal.reason.partition(":")[0] for call, refusal in journal.refused}
 
 
-def unsealed(batch: Batch) -> list[dict]:
-    return orjson.loads(opened(batch))["events"]
+def said(batch: Batch) -> list[dict]:
+    return orjson.loads(unsealed(batch))["events"]
 
 
 # values
@@ -152,7 +152,7 @@ def test_an_event_is_segments_in_richpanels_shape_and_names_nobody_by_email() ->
     [batch] = packed.batches
     assert batch.route == "POST /v2/bt"
     common = {"appClientId": "ds_key", "time": {"sentAt": 1795305600000}, "userProperties": {"uid": "ann"}}
-    assert unsealed(batch) == [
+    assert said(batch) == [
         {**common, "event": "Audience Entered", "did": "s1", "properties": {"audience_key": "vip", "vip": True}},
         {**common, "event": "Trait Computed", "properties": {"trait_key": "exact", "exact": float(LONG)}},
         {**common, "event": "Trait Computed", "properties": {"trait_key": "size", "size": None}}]
@@ -164,7 +164,7 @@ def test_the_names_of_events_are_the_envelopes() -> None:
     what = content(envelope("vip", send="track", events=("In", "Out", "Is")))
     packer = at("https://a.example", **SOURCE).packer(what)
     [batch] = packer.pack_known([false("ann"), true("bob")], {"u:ann": "1", "u:bob": "1"}).batches
-    assert [one["event"] for one in unsealed(batch)] == ["Out", "In"]
+    assert [one["event"] for one in said(batch)] == ["Out", "In"]
 
 
 @pytest.mark.parametrize("transport", ["rest", "events"])
@@ -197,7 +197,7 @@ def test_events_of_25_are_a_request_and_a_user_is_in_one_at_a_time() -> None:
     with fake() as server:
         journal = bring(server, what, *calls, **SOURCE)
         assert len(server.tracked) == 30 + 4 * 20
-        sizes = [len(unsealed(batch)) for batch in journal.sent if batch.route == "POST /v2/bt"]
+        sizes = [len(said(batch)) for batch in journal.sent if batch.route == "POST /v2/bt"]
         assert max(sizes) <= 25
         assert sum(sizes) == 110
 

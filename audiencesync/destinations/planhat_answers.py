@@ -194,8 +194,7 @@ def _receipt(batch: Rows, seen: _Reading, again: set[int], status: int | None, q
         kind = "absent" if unmade or not seen.wrong[number] else _kind(words, row)
         learned |= {"clash": row.clash, "absent": row.lost}.get(kind, {})
         members = [index for index, call in zip(mine, row.calls, strict=True) if call.tells or kind != "absent"]
-        guilty = {any(_says(words, name) for name in names) for names in row.keys}
-        if kind == "other" and len(guilty) > 1:
+        if kind == "other" and len({any(_says(words, name) for name in names) for names in row.keys}) > 1:
             retried += mine  # a trait is wrong, and the user's other calls need not be
         elif found := _refusal(kind, row, words, status, quote):
             refused |= dict.fromkeys(members, found)

@@ -11,7 +11,7 @@ import pytest
 
 from audiencesync.model import Batch, Call, Content, Destination, Packed
 from audiencesync.testing import pages
-from audiencesync.testing.checked import Checked
+from audiencesync.testing.checked import Checked, unsealed
 from audiencesync.testing.pages import SECRET, Limits, content_for
 from audiencesync.testing.place import Place
 
@@ -41,8 +41,8 @@ class Suite:
         return None
 
     def opened(self, batch: Batch) -> bytes:
-        """The text of a request, where its body has to be decoded first."""
-        return batch.body
+        """The text of a request, where its body has to be decoded first; base64 of a JSON object is."""
+        return unsealed(batch)
 
     def made(self, **settings: object) -> Destination:
         """The destination of the example, with other settings where given."""

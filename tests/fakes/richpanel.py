@@ -12,7 +12,6 @@ from typing import Any
 
 import orjson
 
-from audiencesync.model import Batch
 from tests.fakes.base import Fake, Table, reply
 from tests.loopback import Answer, Request, Script
 
@@ -162,11 +161,6 @@ class RichpanelFake(Fake):
         if wrong := next((one["event"] for one in events if one["event"] in self.unwanted), ""):
             return f"the event {wrong} is unknown"
         return ""
-
-
-def opened(batch: Batch) -> bytes:
-    """The text of a request, of one with events too."""
-    return b64decode(orjson.loads(batch.body)["hs"]) if batch.route == "POST /v2/bt" else batch.body
 
 
 def _own(name: str) -> bool:
