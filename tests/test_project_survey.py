@@ -35,7 +35,7 @@ def test_of_a_sound_project_nothing_is_broken(tmp_path):
 
 
 @pytest.mark.parametrize("text", [BROKEN, "", "/* audiencesync\nname: [\n*/" + SQL, "/* audiencesync\nname: x", b"\xff",
-                                  "/* audiencesync\nkind: trait\n*/" + SQL])
+                                  "/* audiencesync\nkind: traits\n*/" + SQL])
 def test_a_file_with_a_mistake_is_broken_and_the_others_are_used(tmp_path, text):
     found = surveyed(tmp_path, buyers=SQL, other=text, sellers=SQL)
     assert keys(found) == ["buyers", "sellers"]
