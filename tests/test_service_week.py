@@ -30,8 +30,8 @@ from tests.test_service import Inbox
 
 BEGIN = datetime(2026, 3, 2, 12, tzinfo=UTC)
 END = BEGIN + timedelta(days=7)
-SHORT_END = BEGIN + timedelta(days=4)
-"""On PostgreSQL, where a week takes long: the day on which a destination is down, and one after it."""
+SHORT = 4
+"""Days, where a week takes long: with that on which a destination is down, and one after it."""
 DOWN = (BEGIN + timedelta(days=2), BEGIN + timedelta(days=3))
 KEYS = [f"audience_{number}" for number in range(10)]
 CHANGING = KEYS[:4]
@@ -126,8 +126,9 @@ def _holds(server: Recorder) -> dict[str, set[str]]:
     return {key: {user for (of, user), value in told.items() if of == key and value} for key in KEYS}
 
 
+@pytest.mark.parametrize("days", [SHORT, pytest.param(7, marks=pytest.mark.soak)])
 def test_a_week_with_a_destination_down_for_a_day_a_slow_and_a_healthy_one(
-        tmp_path: Path, state_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        tmp_path: Path, state_url: str, monkeypatch: pytest.MonkeyPatch, days: int) -> None:
     week = Week()
 
     def away(_number: int, _request: Request) -> Fault | None:
@@ -156,7 +157,7 @@ def test_a_week_with_a_destination_down_for_a_day_a_slow_and_a_healthy_one(
             week.add(place[1], look)
             service._workers[place] = _Waked(week, place[1])  # type: ignore[assignment]
         lags: list[timedelta] = []
-        end = END if state_url.startswith("sqlite") else SHORT_END
+        end = BEGIN + timedelta(days=days)
         while week.now < end:
             week.pass_by(week.now + timedelta(hours=2))
             lags.append(week.now - _told_as_of(healthy))
