@@ -30,7 +30,7 @@ state: ${STATE}
 events: {table: events}
 defaults: {guard: {max_exit: 100%}}
 destinations:
-  segment: {type: segment, write_key: wk, url: "${SEGMENT}", settle: 0s, timeout: 3s}
+  segment: {type: segment, write_key: "${WRITE_KEY}", url: "${SEGMENT}", settle: 0s, timeout: 3s}
 """
 RECENT = "FROM orders WHERE at > :since AND at <= :now GROUP BY customer"
 WINDOW = "/* audiencesync\nvars: {{since: now - 90d}}\n{}*/\n"

@@ -21,7 +21,7 @@ source: {{url: "sqlite:///shop.db"}}
 state: ${{STATE}}
 defaults: {{guard: {{max_exit: 100%}}}}
 destinations:
-  segment: {{type: segment, write_key: wk, url: "${{SEGMENT}}", settle: 0s, timeout: 2s{more}}}
+  segment: {{type: segment, write_key: "${{WRITE_KEY}}", url: "${{SEGMENT}}", settle: 0s, timeout: 2s{more}}}
 """
 NOON, LATER = "2026-05-03T19:42:50.066Z", "2026-05-04T00:00:00.000Z"
 AUDIENCE = """\
@@ -287,7 +287,7 @@ def test_a_refused_user_is_refused_once_for_both_his_calls(tmp_path: Path, serve
 
 
 def test_a_webhook_takes_both_and_refuses_by_either(tmp_path: Path) -> None:
-    main = MAIN.replace('type: segment, write_key: wk, url: "${{SEGMENT}}"', 'type: webhook, url: "${{SEGMENT}}"')
+    main = MAIN.replace('type: segment, write_key: "${{WRITE_KEY}}"', "type: webhook")
     with Hook("u124") as server:
         shop = make(tmp_path, server.url, ", send: both", main=main, buyers=AUDIENCE.format(header=""))
         done = synced(shop, 3)
@@ -299,7 +299,7 @@ def test_a_webhook_takes_both_and_refuses_by_either(tmp_path: Path) -> None:
 
 
 def test_a_file_has_a_line_for_either(tmp_path: Path) -> None:
-    main = MAIN.replace('type: segment, write_key: wk, url: "${{SEGMENT}}", settle: 0s, timeout: 2s',
+    main = MAIN.replace('type: segment, write_key: "${{WRITE_KEY}}", url: "${{SEGMENT}}", settle: 0s, timeout: 2s',
                         "type: file, path: calls.jsonl")
     shop = make(tmp_path, main=main, more=", send: both", buyers=AUDIENCE.format(header=""))
     synced(shop)

@@ -75,7 +75,7 @@ def _strings(values: Sequence[Any]) -> list[str]:
 
 
 def _numbers(values: Sequence[Any]) -> list[str]:
-    """Whole ones without a point and decimals without zeros at their end, so that equal numbers are equal texts."""
+    """Whole ones without a point, decimals without zeros at their end, no exponents: equal numbers are equal texts."""
     text = plain([(value,) for value in values])
     return text[1:-1].split("]\n[") if text is not None else list(map(_number, values))
 
@@ -104,7 +104,7 @@ def _number(value: float | Decimal | None) -> str:
     if isinstance(value, float):
         if not isfinite(value):
             raise Unfit("not a finite number, which JSON cannot say")
-        return str(int(value)) if value.is_integer() and abs(value) < 2**63 else repr(value)
+        value = Decimal(repr(value))  # the shortest digits that are this number, as a decimal has them
     if not value.is_finite():
         raise Unfit("not a finite number, which JSON cannot say")
     if value.adjusted() > 1000 or value.adjusted() < -1000:

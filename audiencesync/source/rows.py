@@ -49,7 +49,7 @@ class Layout:
         if ids is None:
             raise self._bad_id(values, number)
         return Chunk(ids, self._objects(rows, number) if self._included else None,
-                     self.traits.texts(rows, number, ids) if self.traits else None)
+                     self.traits.texts(rows, number) if self.traits else None)
 
     def _find_kind(self) -> str:
         kind = next((kind for kind in ID_COLUMNS if kind in self._columns), None)

@@ -79,17 +79,17 @@ class Traits:
                 raise wrong(self._audience, f"types: names {name}, and the result has no such column",
                             hint=f"it has {', '.join(column.name for column in self._columns)}")
 
-    def texts(self, rows: Sequence[Sequence[Any]], number: int, ids: Sequence[str]) -> list[str]:
+    def texts(self, rows: Sequence[Sequence[Any]], number: int) -> list[str]:
         """Each row's values as the text of a JSON array, in the order of `kinds`.
 
-        Before these rows `number` were read; `ids` are their users. Raises QueryError for a value that cannot be told.
+        Before these rows `number` were read. Raises QueryError for a value that cannot be told.
         """
         texts = self._numbers(rows)
         if texts is None:
             spelt = [self._spelt(column, list(map(itemgetter(column.place), rows)), number) for column in self._columns]
             texts = list(map("[{}]".format, map(",".join, zip(*spelt, strict=True))))
         if max(map(len, texts)) * 4 > WIDE and not self._warned:
-            self._warn(texts, ids)
+            self._warn(texts, number)
         return texts
 
     def _numbers(self, rows: Sequence[Sequence[Any]]) -> list[str] | None:
@@ -127,10 +127,11 @@ class Traits:
                      hint=f"cast {column.said}, say what it is with  types: {{{column.name}: ...}}  (boolean, number, "
                           "string, timestamp or list), or leave the column out")
 
-    def _warn(self, texts: Sequence[str], ids: Sequence[str]) -> None:
-        for user, text in zip(ids, texts, strict=True):
+    def _warn(self, texts: Sequence[str], number: int) -> None:
+        """Tell of the first such row of a result by its number, since a log holds no user's id."""
+        for row, text in enumerate(texts, number + 1):
             if (size := len(text.encode())) > WIDE:
                 self._warned = True
                 LOGGER.warning("a user's traits are wide", extra={
-                    "computation": self._audience.key, "user_id": user, "bytes": size, "most": WIDE})
+                    "computation": self._audience.key, "row": row, "bytes": size, "most": WIDE})
                 return
