@@ -152,10 +152,10 @@ def as_calls(span: Span, index: int, columns: list[list[Any]], *, whole: bool) -
 
 def _streams(store: Store, sync: Sync, size: int, table: FromClause, *, retried: bool) -> list[Iterator[list[Call]]]:
     spans = list(enumerate(sync.spans))
-    queries = [(changes(sync.mode, span, table), partial(as_calls, span, index, whole=sync.mode == "backfill"))
-               for index, span in spans]
-    if retried:
-        queries += [(retries(sync, span), partial(as_calls, span, index, whole=True)) for index, span in spans]
+    queries = [(retries(sync, span), partial(as_calls, span, index, whole=True)) for index, span in spans if retried]
+    # behind those: whoever was refused does not hold what he is said to, so that a difference would not do
+    queries += [(changes(sync.mode, span, table), partial(as_calls, span, index, whole=sync.mode == "backfill"))
+                for index, span in spans]
     # of a lone stream's chunk comes a whole number of pages; many streams hold no more in memory together than one
     whole = size * max(5, -(-100 // size)) if len(queries) == 1 else max(100, 5 * size // len(queries))
     return [map(calls, in_columns(store, query, sync.acknowledged, whole)) for query, calls in queries]
@@ -220,20 +220,25 @@ def count(store: Store, sync: Sync, *, after: str | None = None, table: FromClau
     with store.read() as connection:
         for span in sync.spans:
             whole, refused = (_behind(query, after) for query in (changes(sync.mode, span, table), retries(sync, span)))
-            fresh = (connection.execute(select(func.count()).select_from(whole)).scalar_one()
-                     if sync.mode != "incremental" or not renamed(span.envelope) else _told(store, span, after, table))
             tried = connection.execute(select(func.count()).select_from(refused)).scalar_one()
-            if tried:
-                both = select(func.count()).select_from(refused.join(whole, whole.c.user_id == refused.c.user_id))
-                fresh -= connection.execute(both).scalar_one()
+            if sync.mode == "incremental" and renamed(span.envelope):
+                fresh = _told(store, span, after, table, refused)
+            else:
+                both = whole.join(refused, whole.c.user_id == refused.c.user_id)
+                fresh = connection.execute(select(func.count()).select_from(whole)).scalar_one() - (
+                    connection.execute(select(func.count()).select_from(both)).scalar_one() if tried else 0)
             total, again = total + fresh + tried, again + tried
     return total, again
 
 
-def _told(store: Store, span: Span, after: str | None, table: FromClause) -> int:
-    """Of how many users of a span there is something to tell, where other names keep the database from saying."""
-    found = in_columns(store, changes("incremental", span, table), after, 5000)
-    return sum(len(as_calls(span, 0, columns, whole=False)) for columns in found)
+def _told(store: Store, span: Span, after: str | None, table: FromClause, refused: Subquery) -> int:
+    """Of how many users of a span there is something to tell, where other names keep the database from saying.
+
+    Those `refused` before are left out.
+    """
+    query = changes("incremental", span, table)
+    fresh = query.where(query.selected_columns[0].not_in(select(refused.c.user_id)))
+    return sum(len(as_calls(span, 0, columns, whole=False)) for columns in in_columns(store, fresh, after, 5000))
 
 
 def _behind(query: Select[Any], after: str | None) -> Subquery:

@@ -115,9 +115,11 @@ def told(envelope: Envelope, before: str | None, after: str | None, *, whole: bo
     new = dict(zip(envelope.traits, decoded(after), strict=True)) if after else {}
     missing = orjson.loads(envelope.missing or "null") if after is None else None
     chosen = {name: new.get(name, missing) for name in (*envelope.traits, *envelope.traits_before)}
-    if before is not None and before != after and not whole and not envelope.full_row:
+    moved = before == after and (bool(envelope.follows) or not renamed(envelope))
+    if before is not None and not whole and not moved:
         old = dict(zip(envelope.traits_before, decoded(before), strict=True))
-        chosen = {name: value for name, value in chosen.items() if value != old.get(name)}
+        differs = {name: value for name, value in chosen.items() if value != old.get(name)}
+        chosen = chosen if differs and envelope.full_row else differs
     return orjson.dumps(chosen, default=digits).decode()
 
 
