@@ -162,6 +162,7 @@ def _spellings(call: Call, found: Iterable[str]) -> Iterator[str]:
             yield json.dumps(name)[1:-1]
             yield quote(name, safe="")
             yield quote_plus(name)
+            yield quote(name, safe="").replace(".", "%2E")  # dots alone would mean a folder
 
 
 _TELLING = 3
