@@ -137,14 +137,16 @@ class Plan(NamedTuple):
         envelope = self.envelopes[call.span]
         if not is_identify(envelope):
             return {}
-        audience = isinstance(call.value, bool)
-        return {name: bool(value) if audience else value is not None
-                for name, value in call.traits(envelope.key).items()}
+        if isinstance(call.value, bool):
+            return {envelope.key: call.value}
+        return {name: value is not None for name, value in call.traits(envelope.key).items()}
 
     def data(self, call: Call) -> Mapping[str, Any]:
         """A call's traits as custom data."""
-        return {name: plain_value(value, nothing=self.nothing)
-                for name, value in call.traits(self.envelopes[call.span].key).items()}
+        key = self.envelopes[call.span].key
+        if isinstance(call.value, bool):
+            return {key: call.value}
+        return {name: plain_value(value, nothing=self.nothing) for name, value in call.traits(key).items()}
 
     def tracks(self, call: Call) -> bool:
         """Whether a call comes to events."""

@@ -101,9 +101,9 @@ class Telling(Lookup):
 
     def _said(self, call: Call, told: Remembered, *, sharing: bool) -> Mapping[str, Any]:
         """What a person is still to be told by a call; what is over only where it was this very user's."""
-        if name_of_told(told.id, call) in self.known:
-            return {}
         holds = self.plan.holds(call)
+        if not holds or (self.plan.tracks(call) and name_of_told(told.id, call) in self.known):
+            return {}
         return {name: value for name, value in self.plan.data(call).items() if name in holds
                 and (holds[name] or name in told.held or not sharing)}
 
