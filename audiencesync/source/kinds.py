@@ -104,7 +104,11 @@ def _number(value: float | Decimal | None) -> str:
     if isinstance(value, float):
         if not isfinite(value):
             raise Unfit("not a finite number, which JSON cannot say")
-        value = Decimal(repr(value))  # the shortest digits that are this number, as a decimal has them
+        if value.is_integer() and abs(value) < 2**63:
+            return str(int(value))
+        if "e" not in (text := repr(value)):
+            return text
+        value = Decimal(text)
     if not value.is_finite():
         raise Unfit("not a finite number, which JSON cannot say")
     if value.adjusted() > 1000 or value.adjusted() < -1000:
@@ -118,6 +122,8 @@ def _lists(values: Sequence[Any]) -> list[str]:
     for value in values:
         if value is not None and not all(isinstance(item, str) for item in value):
             raise Unfit("a list of something else than text; cast its items to text")
+        if value is not None and "\0" in "".join(value):
+            raise Unfit("a list with a NUL character")
     return _plain(values)
 
 
@@ -134,10 +140,9 @@ def _to_number(value: Any) -> Any:
     if isinstance(value, int | float | Decimal):
         return int(value) if isinstance(value, bool) else value
     try:
-        number = Decimal(value.strip())
+        return Decimal(value.strip() if value.isascii() and "_" not in value else "")  # Decimal reads 1_000 and ٣, too
     except (AttributeError, InvalidOperation):
         raise Unfit("no number, which types: says it is") from None
-    return number
 
 
 def _string(value: Any) -> str:
@@ -156,9 +161,9 @@ def _timestamp(value: Any) -> datetime | date:
     try:
         text = value.strip()
         moment = datetime.fromisoformat(text)
-    except (AttributeError, ValueError):
+        return moment.date() if len(text) == len("2026-11-22") else moment.astimezone(UTC) if moment.tzinfo else moment
+    except (AttributeError, ValueError, OverflowError):
         raise Unfit("no instant such as 2026-11-22 10:00:00, which types: says it is") from None
-    return moment.date() if len(text) == len("2026-11-22") else moment.astimezone(UTC) if moment.tzinfo else moment
 
 
 def _list(value: Any) -> list[Any]:
