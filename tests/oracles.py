@@ -19,6 +19,7 @@ from sqlalchemy import select
 from audiencesync.delivery import Flight
 from audiencesync.store import tables
 from audiencesync.store.decisions import APPROVED, Decision
+from tests.valued import Table
 
 if TYPE_CHECKING:
     from tests.simulator import Server, World
@@ -33,13 +34,16 @@ NOBODY: Members = frozenset()
 
 
 class Meant(NamedTuple):
-    """What a messageId stands for: a call of one sync for one user, and whether its content holds him by itself."""
+    """What a messageId stands for: a call of one sync for one user, and whether its content holds him by itself.
+
+    `again` is what it tells him if he was refused before.
+    """
 
     destination: str
     key: str
     user: str
-    value: bool
-    told: bool
+    told: Mapping[str, Any] | None
+    again: Mapping[str, Any]
 
 
 @dataclass
@@ -67,11 +71,16 @@ class Oracle:
 
     # what the world tells
 
-    def ran(self, key: str, number: int, members: Members) -> None:
+    def ran(self, key: str, number: int, members: Members, table: Table) -> None:
         runs = self.history.setdefault(key, {0: NOBODY})
         if number <= max(runs):
             self.fault(f"run {number} of {key} was written after run {max(runs)}")
         runs[number] = members
+        if key == self.world.valued.key:
+            if before := set(self.world.valued.tables[max(self.world.valued.tables)].columns):
+                self.happened["column came"] += bool(set(table.columns) - before)
+                self.happened["column went"] += bool(before - set(table.columns))
+            self.world.valued.tables[number] = table
 
     def newest(self, key: str) -> int:
         return max(self.history.get(key, (0,)))
@@ -157,14 +166,32 @@ class Oracle:
 
     def _expect(self, row: Any) -> Members:
         """Remember whom each messageId of this span would be for, and what it would say; who is its content."""
+        calls = self._values(row) if row.key == self.world.valued.key else self._memberships(row)
+        for user, (told, again) in calls.items():
+            identity = blake2b(f"{row.key}\0{user}".encode(), key=row.secret, digest_size=16).hexdigest()
+            self.meant[f"as_{identity}"] = Meant(row.destination, row.key, user, told, again)
+        return frozenset(user for user, (told, _) in calls.items() if told is not None)
+
+    def _memberships(self, row: Any) -> dict[str, tuple[Mapping[str, Any] | None, Mapping[str, Any]]]:
         runs = self.history[row.key]
         now, then = runs[row.to_run], runs[row.from_run]
         ever = NOBODY.union(*(members for number, members in runs.items() if number <= row.to_run))
         content = {"initial": now, "backfill": ever, "incremental": now ^ then}[row.mode]
+        return {user: ({row.key: user in now} if user in content else None, {row.key: user in now}) for user in USERS}
+
+    def _values(self, row: Any) -> dict[str, tuple[Mapping[str, Any] | None, Mapping[str, Any]]]:
+        valued, low, high = self.world.valued, row.from_run, row.to_run
+        valued.visited[row.destination, row.key] |= {low, high} - {0}
+        calls = {}
         for user in USERS:
-            identity = blake2b(f"{row.key}\0{user}".encode(), key=row.secret, digest_size=16).hexdigest()
-            self.meant[f"as_{identity}"] = Meant(row.destination, row.key, user, user in now, user in content)
-        return content
+            told = valued.told(row.mode, user, low, high)
+            calls[user] = told, valued.whole(user, valued.tables[high], valued.tables[low], farewell=not high)
+            if told is not None and row.mode == "incremental":
+                columns = set(valued.tables[high].columns)
+                self.happened["some traits told"] += bool(columns) and not columns <= told.keys()
+                self.happened["former column told"] += bool(columns) and not told.keys() <= columns
+                self.happened["traits told to who dropped out"] += user not in valued.tables[high].rows
+        return calls
 
     # a request that leaves
 
@@ -176,10 +203,13 @@ class Oracle:
             if known is None:
                 self.fault(f"I4: a call to {name} of no sync")
                 continue
-            if (name, call["userId"], call["traits"]) != (known.destination, known.user, {known.key: known.value}):
+            if (name, call["userId"]) != (known.destination, known.user):
+                self.fault(f"I4: a call for {call['userId']} at {name}, meant was {known}")
+            refused = known.user in server.ever_refused
+            if known.told is None and not refused:
+                self.fault(f"I5: {known.user} was told of {known.key} though nothing of him changed: {call['traits']}")
+            elif call["traits"] not in (known.told, *([known.again] if refused else [])):
                 self.fault(f"I4: {call['traits']} left for {call['userId']} at {name}, meant was {known}")
-            if not known.told and known.user not in server.ever_refused:
-                self.fault(f"I5: {known.user} was told of {known.key} though nothing of him changed")
             self._may_leave(name, known.key, flight)
 
     def _may_leave(self, name: str, key: str, flight: Flight) -> None:
@@ -215,10 +245,24 @@ class Oracle:
             number = at.get((name, key), 0) if (name, key) in held else self.newest(key)
             expected = NOBODY if (name, key) in self.ended else runs[number]
             apart = server.ever_refused if (name, key) in held else server.refuses
+            if key == self.world.valued.key:
+                self._check_values(name, server, number, apart)
+                continue
             for user in USERS:
                 told, member = server.told.get((key, user)), user in expected
                 if user not in apart and member != bool(told):
                     self.fault(f"I2: {name} holds {told} for {user} in {key} (run {number}), who is {member}")
+
+    def _check_values(self, name: str, server: Server, number: int, apart: set[str]) -> None:
+        """I2 for values."""
+        valued, where = self.world.valued, (name, self.world.valued.key)
+        left = where in self.ended
+        valued.visited[where] |= {self.positions().get(where, 0)} - {0}
+        for user in USERS:
+            if user not in apart:
+                for words in valued.faults(where, user, number, server.told, refused=user in server.ever_refused,
+                                           left=left):
+                    self.fault(f"I2: {words}")
 
     def check_refused(self) -> None:
         """Whoever is taken again counts as refused no more."""
@@ -238,7 +282,8 @@ class Oracle:
             rows = connection.execute(select(tables.memberships, tables.computations.c.key)
                                       .join(tables.computations, tables.computations.c.id ==
                                             tables.memberships.c.computation_id)).all()
-            open_ = connection.execute(select(tables.syncs, tables.spans.c.to_run, tables.computations.c.key)
+            open_ = connection.execute(select(tables.syncs, tables.spans.c.from_run, tables.spans.c.to_run,
+                                              tables.computations.c.key)
                                        .select_from(tables.syncs.join(tables.spans).join(tables.computations))
                                        .where(tables.syncs.c.status == "open")).all()
             refused = {(row.destination, row.key, row.user_id) for row in connection.execute(
@@ -258,15 +303,26 @@ class Oracle:
                     if (known := members_of(mine, run)) != runs[run]:
                         self.fault(f"rule 10: the state takes {sorted(known)} for {key} as of run {run}, where {name} "
                                    f"stands, they were {sorted(runs[run])}")
+                    for words in self.world.valued.remembered(mine, run) if key == self.world.valued.key else ():
+                        self.fault(f"rule 10: the state takes other values as of run {run} of {key}, {words}")
+                if key == self.world.valued.key:
+                    self.world.valued.visited[name, key] |= {number} - {0}
                 for user in USERS:
                     if (name, key, user) not in refused and user not in server.refuses:
-                        self._check_user(server, key, user, number, span)
+                        self._check_user(name, key, user, number, span)
 
-    def _check_user(self, server: Server, key: str, user: str, at: int, span: Any) -> None:
+    def _check_user(self, name: str, key: str, user: str, at: int, span: Any) -> None:
         if span is not None and span.claimed is not None and user <= span.claimed:
             if span.acknowledged is None or user > span.acknowledged:
                 return  # unresolved: it may or may not have arrived
             at = span.to_run
+        server = self.world.servers[name]
+        if key == self.world.valued.key:
+            left = not at and (span is None or span.from_run > 0)
+            for words in self.world.valued.faults((name, key), user, at, server.told, left=left,
+                                                  refused=user in server.ever_refused):
+                self.fault(f"I1: {words}")
+            return
         member, told = user in self.history[key][at], server.told.get((key, user))
         if bool(told) != member:
             self.fault(f"I1: the state says {member} was told of {user} in {key}, it was {told} (run {at})")

@@ -85,7 +85,7 @@ class Server:
     refuses: set[str] = field(default_factory=set)
     ever_refused: set[str] = field(default_factory=set)
     calls: Counter[str] = field(default_factory=Counter)
-    told: dict[tuple[str, str], bool] = field(default_factory=dict)
+    told: dict[tuple[str, str], Any] = field(default_factory=dict)
     latest: dict[tuple[str, str], str] = field(default_factory=dict)
     bodies: dict[str, bytes] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
@@ -105,7 +105,7 @@ class Server:
             if self.dedupes and identity in self.seen:
                 continue
             self.seen.add(identity)
-            self.calls.update(call["traits"])
+            self.calls[call["context"]["personas"]["computation_key"]] += 1
             for key, value in call["traits"].items():
                 if call["timestamp"] < self.latest.get((key, user), ""):
                     self.faults.append(f"I3: {user} {key} of {call['timestamp']} landed after {self.latest[key, user]}")

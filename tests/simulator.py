@@ -3,7 +3,8 @@
 Only the wire and the clock are simulated. Requests may be lost, refused, answered too late or not at all, arrive late
 or twice; processes are killed at any failpoint, freeze past their lease and wake; two of them work at once, two compute
 at once; audiences change all the while, backfills are asked for, a destination is added later; what is too large is
-held, approved, discarded or harmless again; audiences are paused and retired, and what is over is forgotten.
+held, approved, discarded or harmless again; audiences are paused and retired, and what is over is forgotten. In a third
+of the worlds one of them is a computed trait, whose values and columns change as well.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from audiencesync.sync.opening import Agenda
 from audiencesync.sync.standing import overview
 from tests.oracles import USERS, Members, Oracle
 from tests.simulated import BEGINNING, HouseStore, Killed, MortalStore, Physics, Process, Server, SimulatedWire, Tiny
+from tests.valued import NOTHING, Table, Valued
 
 SETTLE = 300.0
 WHO = "somebody"
@@ -48,6 +50,8 @@ class World(Physics):
         self.audiences = [Audience(key, key, "", Path(f"{key}.sql"), destinations=("a", "b"),
                                    guard=self.rng.choice(GUARDS) if guarded and self.rng.random() < 0.8 else {})
                           for key in ("x", "y", "z")[:self.rng.choice((1, 2, 2, 3))]]
+        self.valued = Valued(seed)
+        self.valued.take(self.audiences, USERS)
         self.guards = {audience.key: audience.guard for audience in self.audiences}
         self.files = set(self.guards)
         self.members: dict[str, set[str]] = {audience.key: set() for audience in self.audiences}
@@ -97,20 +101,28 @@ class World(Physics):
             mine ^= {self.rng.choice(USERS)}
         else:
             mine ^= {user for user in USERS if self.rng.random() < self.restless}
+        if key == self.valued.key:
+            self.valued.change()
 
-    def record(self, store: Store, audience: Audience, moment: datetime, members: Members | None = None,
+    def found(self, key: str, members: Members | None = None) -> tuple[Members, Table]:
+        """What a run finds now, of these members or of those there are: who they are, and a computed trait's values."""
+        found = frozenset(self.members[key]) if members is None else members
+        return found, self.valued.table(found) if key == self.valued.key else NOTHING
+
+    def record(self, store: Store, audience: Audience, moment: datetime, found: tuple[Members, Table] | None = None,
                lease: leases.Lease | None = None) -> None:
-        found = frozenset(self.members[audience.key]) if members is None else members
+        members, table = found or self.found(audience.key)
+        chunk = table.chunk() if audience.kind == "trait" else Chunk(sorted(members), None)
         try:
-            with stage(store, [Chunk(sorted(found), None)]) as held:
+            with stage(store, [chunk]) as held:
                 run = runs.record(store, held, audience, id_kind="user_id", as_of=moment, started_at=moment,
-                                  definition_hash="", lease=lease)
+                                  definition_hash="", lease=lease, traits=table.kinds())
         except (LeaseLost, OlderRun):
             raise
         except UsageError:
             assert all((name, audience.key) in self.oracle.ended for name in self.servers)
         else:
-            self.oracle.ran(audience.key, run.number, found)
+            self.oracle.ran(audience.key, run.number, members, table)
 
     def compute_alone(self) -> None:
         """Begin to compute an audience as a service does: under a lease, as of an instant that all of them share."""
@@ -123,7 +135,7 @@ class World(Physics):
         lease = leases.acquire(store, f"computation:{audience.key}", holder=holder, monotonic=lambda: self.now)
         self.oracle.workers[audience.key] = holder
         self.change(audience.key)
-        moment, found = BEGINNING + timedelta(seconds=self.now // 60 * 60), frozenset(self.members[audience.key])
+        moment, found = BEGINNING + timedelta(seconds=self.now // 60 * 60), self.found(audience.key)
         for _ in range(self.rng.randint(1, 9)):
             yield
             if self.rng.random() < 0.3 and self.oracle.workers[audience.key] == holder:
@@ -168,9 +180,10 @@ class World(Physics):
     # what people do
 
     def pause_or_resume(self) -> None:
-        key = self.rng.choice(self.audiences).key
+        audience = self.rng.choice(self.audiences)
+        key = audience.key
         if self.rng.random() < 0.5:
-            accounts.pause_computation(self.clean, key, kind="audience", reason="", who=WHO)
+            accounts.pause_computation(self.clean, key, kind=audience.kind, reason="", who=WHO)
             self.oracle.stopped.setdefault(key, self.now)
         else:
             accounts.resume_computation(self.clean, key, who=WHO, reason="")
@@ -220,7 +233,7 @@ class World(Physics):
             except LeaseHeld:
                 return
             self.oracle.workers[key] = WHO
-            self.record(self.clean, self.audience(key), self.clock(), frozenset(), lease)
+            self.record(self.clean, self.audience(key), self.clock(), (frozenset(), NOTHING), lease)
             leases.release(self.clean, lease)
             self.meanwhile()
         decisions.retire(self.clean, known.computation_id, key, ACT, names=names if clear or not whole else (),
@@ -374,7 +387,7 @@ class World(Physics):
             if ending == "harmless":
                 name, _ = mine[0]
                 told = self.oracle.history[key][at.get((name, key), 0)]
-                self.record(self.clean, self.audience(key), self.clock(), told)
+                self.record(self.clean, self.audience(key), self.clock(), self.found(key, told))
                 free.add((name, key))
             elif ending != "left":
                 for name, hold in mine:

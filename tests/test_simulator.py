@@ -11,7 +11,8 @@ AT_ONCE = 100
 
 EVENTS = ("initial", "incremental", "backfill", "farewell", "approved", "discarded", "sent since it was approved",
           "retired here, cleared", "retired whole, cleared", "computed alone", "late write refused",
-          "memberships forgotten", "died keeping house")
+          "memberships forgotten", "died keeping house", "some traits told", "traits told to who dropped out",
+          "column came", "column went", "former column told")
 """What happens in a tenth of the worlds at least; where it does not, they prove nothing."""
 
 
@@ -19,7 +20,8 @@ EVENTS = ("initial", "incremental", "backfill", "farewell", "approved", "discard
 def test_no_world_breaks_a_promise(first):
     """I1 to I5, I8 to I10 under lost, refused, unanswered, late and repeated requests, crashes, freezes, two workers.
 
-    With changes that are held until a person or a run lets them go, audiences that are paused and retired, retention.
+    With changes that are held until a person or a run lets them go, audiences that are paused and retired, retention;
+    with computed traits, of which nothing is told but what differs.
     """
     broken, happened = {}, Counter()
     for seed in range(first, first + AT_ONCE):

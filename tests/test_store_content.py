@@ -6,16 +6,20 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import orjson
 import pytest
 from sqlalchemy import insert
 
 from audiencesync.model import Call, Page, Span, Sync
-from audiencesync.store import content
+from audiencesync.store import content, runs
 from audiencesync.store.connect import Store
 from audiencesync.store.migrate import upgrade
+from audiencesync.store.stage import stage
 from audiencesync.store.tables import rejections
-from tests.histories import AWKWARD, Past, at, live, record, span
+from audiencesync.store.traits import traits_of
+from tests.histories import AWKWARD, Past, an_audience, at, live, record, span
 from tests.test_store_syncs import draft
+from tests.valued import Valued
 
 Told = tuple[str, int, bool, str | None]
 KEYS = ("x", "y", "z")
@@ -165,3 +169,51 @@ def test_columns_travel_as_of_the_run_that_is_told(store: Store) -> None:
     assert told == {(1, 2): [("bob", 0, True, '{"n":2}')], (1, 3): [("bob", 0, True, '{"n":3}')],
                     (1, 4): [("ann", 0, False, None), ("bob", 0, True, '{"n":4}')]}
     assert flat(list(content.pages(store, draft("backfill", span(store, "x", 4, 4)), size=9))) == told[1, 4]
+
+
+def live_values(store: Store, seed: int) -> Valued:
+    """A random past of a computed trait, recorded."""
+    valued, rng = Valued(seed), random.Random(seed)
+    valued.begin("v", AWKWARD)
+    audience = an_audience("v", kind="trait")
+    for hour in range(LENGTH):
+        valued.change()
+        share = rng.choice((0.0, 0.5, 0.9, 1.0))
+        table = valued.table([user for user in AWKWARD if rng.random() < share])
+        with stage(store, [table.chunk()]) as held:
+            run = runs.record(store, held, audience, id_kind="user_id", as_of=at(hour), started_at=at(hour),
+                              definition_hash="", traits=table.kinds())
+        valued.tables[run.number] = table
+    return valued
+
+
+def values_span(store: Store, valued: Valued, low: int, high: int) -> Span:
+    part = span(store, "v", low, high)
+    names = [tuple(traits_of(store, part.computation_id, run)) for run in (high, low)]
+    shape = replace(part.envelope, computation_class="trait", traits=names[0], traits_before=names[1],
+                    missing=valued.missing if high else "null", full_row=valued.full_row)
+    return replace(part, envelope=shape)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_values_are_told_where_dicts_say_that_they_differ(store: Store, seed: int) -> None:
+    valued, rng = live_values(store, seed), random.Random(seed)
+    refused = set(rng.sample(AWKWARD, 9))
+    refuse(store, values_span(store, valued, 0, 1), sorted(refused))
+    for _ in range(10):
+        mode = rng.choice(("initial", "incremental", "incremental", "incremental", "backfill", "farewell"))
+        low, high = sorted(rng.choices(range(LENGTH + 1), k=2))
+        low, high = {"initial": (0, high), "backfill": (high, high), "farewell": (high, 0)}.get(mode, (low, high))
+        mode = "incremental" if mode == "farewell" else mode
+        again = rng.choice((set(), refused))
+        sync = draft(mode, values_span(store, valued, low, high), id=SYNC, retries_due=at(9 if again else -9))
+        told = {user: valued.told(mode, user, low, high) for user in AWKWARD}
+        told |= {user: valued.whole(user, valued.tables[high], valued.tables[low], farewell=not high)
+                 for user in again}
+        size = rng.choice((1, 2, 7, 40))
+        found = flat(list(content.pages(store, sync, size=size)))
+        assert {user: orjson.loads(value) for user, _, value, _ in found} == {
+            user: traits for user, traits in told.items() if traits is not None}
+        assert content.count(store, sync) == (len(found), len(again))
+        middle = sorted(AWKWARD)[len(AWKWARD) // 2]
+        assert content.count(store, sync, after=middle)[0] == len([call for call in found if call[0] > middle])
