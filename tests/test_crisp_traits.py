@@ -76,7 +76,7 @@ def test_every_kind_of_value_arrives_and_is_read_back() -> None:
         values = {"revenue": 9.5, "size": "M", "has_ticket": False, "first_at": "2026-11-22T10:00:00Z",
                   "labels": ["a", "b"]}
         journal = bring(server, [computed("ann", **values)])
-        assert server.routes == {CREATE: 1, BATCH: 1}
+        assert server.routes == {CREATE: 1, DATA: 1}
         held = {**values, "labels": "a, b"}
         assert server.holds() == {("ann@x.co", name): value for name, value in held.items()}
         [(_, found)] = at(server).read_back([Person("ann", "user_id", None, journal.remembered)])
@@ -115,6 +115,15 @@ def test_what_differs_by_user_costs_a_request_a_user_with_all_his_traits() -> No
             computed(user, revenue=at_ + 0.5, size="SML"[at_ % 3]), member(user, 1))], trait(), vip(), before=first)
         assert server.routes == {DATA: 60}
         assert server.person("u07@x.co")["data"] == {"revenue": 7.5, "size": "M", "vip": True}
+
+
+def test_somebody_deleted_there_is_made_again_with_what_is_his_alone() -> None:
+    with CrispFake() as server:
+        first = bring(server, [computed("ann", revenue=1.5), computed("bob", revenue=2.5)])
+        server.remove("ann@x.co")
+        second = bring(server, [computed("ann", revenue=3.5), computed("bob", revenue=None)], before=first)
+        assert (second.refused, server.routes) == ([], {DATA: 3, CREATE: 1})
+        assert server.person("ann@x.co")["data"] == {"revenue": 3.5}
 
 
 def test_the_same_of_many_is_told_in_batches() -> None:
@@ -191,7 +200,7 @@ def test_events_follow_the_data() -> None:
 def test_a_computed_trait_is_an_event_for_each_value() -> None:
     with CrispFake() as server:
         first = bring(server, [computed("ann", revenue=9.5, size=None, labels=["a", "b"])], trait("both"))
-        assert server.routes == {CREATE: 1, BATCH: 1, EVENT: 3}
+        assert server.routes == {CREATE: 1, DATA: 1, EVENT: 3}
         bring(server, [computed("ann", revenue=None, size="M")], trait("both", events=("In", "Out", "Told")),
               before=first)
         assert server.happened("ann@x.co") == [
@@ -322,7 +331,7 @@ def test_packing_has_no_fields_to_declare() -> None:
     assert list(made.prepare(["revenue"], create=True, kinds={"revenue": "number"})) == []
     packed = made.packer(content(trait())).pack_known([computed("ann", revenue=1.5)], {
         "u:ann": "p1", "m:ann": '{"email":"ann@x.co","values":["revenue"]}'})
-    assert orjson.loads(packed.batches[0].body) == {"people": {"profiles": ["p1"]}, "data": {"revenue": 1.5}}
+    assert orjson.loads(packed.batches[0].body) == {"data": {"revenue": 1.5}}
 
 
 @pytest.mark.parametrize("seed", range(6))

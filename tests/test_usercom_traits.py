@@ -71,7 +71,9 @@ def test_digits_that_no_double_holds_are_sent() -> None:
     with UserComFake() as server:
         journal = bring(server, [Call("ann", 0, '{"revenue":12345678901234567890.123456789}', None)])
         assert b'"revenue":12345678901234567890.123456789' in journal.sent[0].body
-        second = bring(server, [Call("ann", 0, '{"revenue":0.1000000000000000000001}', None)], before=journal)
+        first = bring(server, [computed(user, size="M") for user in ("bob", "cem")], before=journal)
+        second = bring(server, [Call(user, 0, '{"revenue":0.1000000000000000000001}', None) for user in (
+            "ann", "bob", "cem")], before=first)
         assert b'"value":0.1000000000000000000001' in second.sent[0].body
 
 

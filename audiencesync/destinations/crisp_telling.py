@@ -25,7 +25,7 @@ from audiencesync.destinations.crisp_people import (
 )
 from audiencesync.destinations.crisp_requests import GONE, SHARED, SIZE
 from audiencesync.destinations.people import compact
-from audiencesync.destinations.told import Event, alone, events_of, going, plain_value
+from audiencesync.destinations.told import Event, alone, events_of, going, having_values, plain_value
 from audiencesync.model import Call, Packed, Refusal
 
 
@@ -120,7 +120,7 @@ class Telling(Lookup):
         """Who shares nothing with others is told alone, which then costs no more."""
         most = min(self.plan.batch, int(self.known.get(SIZE) or self.plan.batch))
         parts = {user: one.groups for user, one in self.together.items()}
-        single = alone(parts, most)
+        single = alone(parts, most, having_values({user: one.said for user, one in self.together.items()}))
         for user in sorted(single):
             one = self.together[user]
             self._tell_alone(user, one.told, one.teaches, one.said, {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
@@ -55,20 +55,27 @@ def seconds_of(envelope: Envelope) -> int:
     return int(datetime.fromisoformat(envelope.timestamp).timestamp())
 
 
-def alone(parts: Mapping[str, Sequence[Part]], most: int) -> set[str]:
+def alone(parts: Mapping[str, Sequence[Part]], most: int, having: Collection[str]) -> set[str]:
     """The users for whom a request of their own is cheaper than their parts in those of many users.
 
-    `parts` are the requests that each user would share, by what they say; one names at most so many users.
+    `parts` are the requests that each user would share, by what they say; one names at most so many users. Those
+    `having` values of computed traits are told alone where it costs the same: its answer says if they are not there.
     """
     sizes = Counter(part for mine in parts.values() for part in mine)
     found: set[str] = set()
     while True:
         dear = [user for user, mine in parts.items() if user not in found and (
-            len(mine) > MOST_IN_TURN or sum(1 / min(sizes[part], most) for part in mine) > 1 + LITTLE)]
+            len(mine) > MOST_IN_TURN or sum(1 / min(sizes[part], most) for part in mine) > (
+                1 - LITTLE if user in having else 1 + LITTLE))]
         if not dear:
             return found
         found.update(dear)
         sizes.subtract(part for user in dear for part in parts[user])
+
+
+def having_values(calls: Mapping[str, Iterable[Call]]) -> set[str]:
+    """The users of whom some call is one of computed traits."""
+    return {user for user, mine in calls.items() if any(isinstance(call.value, str) for call in mine)}
 
 
 def going(parts: Mapping[str, Sequence[Part]]) -> set[Part]:

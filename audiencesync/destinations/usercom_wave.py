@@ -14,7 +14,15 @@ from typing import Any, NamedTuple
 
 from audiencesync.destinations.api import in_path
 from audiencesync.destinations.people import UNKNOWN_USER, compact, refusal
-from audiencesync.destinations.told import alone, events_of, going, is_identify, plain_value, seconds_of
+from audiencesync.destinations.told import (
+    alone,
+    events_of,
+    going,
+    having_values,
+    is_identify,
+    plain_value,
+    seconds_of,
+)
 from audiencesync.destinations.usercom_people import (
     ROUTES,
     columns_of,
@@ -169,7 +177,8 @@ class Wave:
     def _tell(self) -> None:
         """Tell those alone for whom that is cheaper, and the others what many share; a group goes in one wave."""
         known = {user: parts for user, parts in self.shared.items() if self.people[user][0]}
-        single = alone({user: [part.group for part in parts] for user, parts in known.items()}, self.plan.most)
+        having = having_values({user: [part.call for part in parts] for user, parts in known.items()})
+        single = alone({user: [part.group for part in parts] for user, parts in known.items()}, self.plan.most, having)
         single |= {user for user, parts in known.items()
                    if len(parts) > FEW and self._tracked(part.call for part in parts)}
         for user in sorted(single):
