@@ -82,13 +82,14 @@ class Checked(Packer):
         calls: Sequence[Call] = batch.calls
         if (said := self._read(batch)) is not None:
             calls = self._compare(calls, said)
-        text, place = f"{batch.route} {self._opened(batch).decode(errors='replace')}", 0
+        body = self._opened(batch)
+        text, place = f"{batch.route} {body.decode(errors='replace')}", 0
         for call in calls:
             found = [known.get(name, "") for name in self._packer.names([call])]
             place = next((at for spelling in _spellings(call, found) for start in (place, 0)
                           if (at := text.find(spelling, start)) >= 0), -1)
             assert place >= 0, f"a request for {call.user_id!r} names neither his id, his email nor what was learned"
-        self._look_at_values(batch, calls)
+        self._look_at_values(body, calls)
 
     def _compare(self, calls: Sequence[Call], said: Iterable[tuple[str, str, object]]) -> Sequence[Call]:
         """Hold what a reader says against calls; those computed traits are left of which it says nothing at all.
@@ -110,14 +111,14 @@ class Checked(Packer):
         assert found == wanted, "it says something else"
         return left
 
-    def _look_at_values(self, batch: Batch, calls: Sequence[Call]) -> None:
+    def _look_at_values(self, body: bytes, calls: Sequence[Call]) -> None:
         """Under a trait's name stand its values; where a request has no such field, they stand anywhere.
 
         Calls that are told by events are looked at when all of their requests are there.
         """
-        if (body := parsed(self._opened(batch))) is None:
+        if not calls or (document := parsed(body)) is None:
             return
-        fields = list(leaves(body))
+        fields = list(leaves(document))
         anywhere = {(kind, value) for _, kind, value in fields}
         audiences = {one.key for one in self._content.envelopes if one.computation_class == "audience"}
         for name, values in self._wanted(calls).items():
@@ -132,7 +133,7 @@ class Checked(Packer):
                 f"{name} has other values than were told. A computed trait's call has JSON text as its value: "
                 "call.traits(envelope.key) gives the values by their names, as it does of an audience")
             if len(told) < len(values):  # for null a destination may have other words
-                assert under or (False, None) in anywhere or name.encode() in self._opened(batch), (
+                assert under or (False, None) in anywhere or name.encode() in body, (
                     f"null is told for {name}, and the request says nothing of it")
 
     def _wanted(self, calls: Sequence[Call]) -> dict[str, list[object]]:
