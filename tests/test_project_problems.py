@@ -175,7 +175,7 @@ def test_a_folder_without_a_project_file_is_told_how_to_begin(tmp_path):
     ("/* audiencesync\nkind: trait\nwhen_missing: [0]\n*/\nSELECT 1", "3:1: 'when_missing': write clear (null is told)"),
     ("/* audiencesync\nkind: trait\ntypes: {a: int}\n*/\nSELECT 1", "3:12: "),
     ("/* audiencesync\nkind: trait\nevents: {entered: In}\n*/\nSELECT 1", "3:10: a trait is computed, so entered"),
-    ("/* audiencesync\nevents: {computed: In}\n*/\nSELECT 1", "2:10: an audience is entered and exited, so computed"),
+    ("/* audiencesync\nevents: {computed: In}\n*/\nSELECT 1", "2:10: an audience is entered and exited"),
     ("/* audiencesync\nsend: {tyo: both}\n*/\nSELECT 1", "2:8: unknown destination 'tyo'"),
     ("/* audiencesync\nsend: tracks\n*/\nSELECT 1", "2:7: "),
     ("/* audiencesync\ntypes: {a: number}\n*/\nSELECT 1", "2:1: types belongs to computed traits"),

@@ -78,7 +78,7 @@ class Delivery:
         page = flight.page
         page.flying -= 1
         page.requests += 1
-        page.touched = page.touched or not (flight.batch.asks or isinstance(answer, NotTaken | AccountRefused))
+        page.touched = page.touched or not (flight.batch.reads or isinstance(answer, NotTaken | AccountRefused))
         self._pace.answered(flight.load, now)
         if isinstance(answer, CallsRefused):
             self._patience.failures = 0
@@ -225,7 +225,7 @@ class Delivery:
         for limit in (self._pace, self._crowd) if isinstance(error, Throttled) else ():
             limit.slow_down()
         # what only reads may arrive as late as it likes
-        landed = isinstance(error, Unanswered) and not (flight.batch.asks and flight.batch.route.startswith("GET "))
+        landed = isinstance(error, Unanswered) and not flight.batch.reads
         self._unresolved, self._doubtful = self._unresolved or landed, self._doubtful or landed
         stop = self._patience.failed(flight, error, now)
         if stop is not None and not (self._stop and self._stop.pause):

@@ -132,6 +132,11 @@ class Batch:
     asks: bool = False
     merged: int | None = None
 
+    @property
+    def reads(self) -> bool:
+        """Whether it only looks: what never arrived, and what arrived twice, are alike then."""
+        return self.asks and self.route.startswith("GET ")
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
