@@ -6,8 +6,8 @@ import pytest
 
 from tests.simulator import World
 
-WORLDS = 300
-AT_ONCE = 100
+WORLDS = 270
+AT_ONCE = 90
 
 EVENTS = ("initial", "incremental", "backfill", "farewell", "approved", "discarded", "sent since it was approved",
           "retired here, cleared", "retired whole, cleared", "computed alone", "late write refused",

@@ -12,11 +12,19 @@ from audiencesync.model import EVENT_KINDS, EVENTS, EVERYWHERE, Audience, Envelo
 from audiencesync.store import runs
 from audiencesync.store.connect import Store
 from audiencesync.store.positions import last_envelope
+from audiencesync.store.traits import TRAIT, traits_of
 
 
-def farewell(store: Store, destination: str, known: runs.Due, as_of: datetime) -> Envelope:
-    """What the last bodies of an audience are made of: what the former ones were, since its file may be gone."""
-    return replace(last_envelope(store, destination, known.computation_id), timestamp=stamp(as_of), missing="null")
+def farewell(store: Store, destination: str, known: runs.Due, as_of: datetime, run: int) -> Envelope:
+    """What the last bodies of a computation are made of, whose members as of `run` are told that they left.
+
+    It is what the former ones were made of, since its file may be gone. Where there were none, as where all values were
+    NULL, its kind is still what that run says.
+    """
+    last = last_envelope(store, destination, known.computation_id)
+    names = tuple(traits_of(store, known.computation_id, run))
+    kind = TRAIT if names else last.computation_class
+    return replace(last, timestamp=stamp(as_of), computation_class=kind, missing="null", traits=(), traits_before=names)
 
 
 def stamp(as_of: datetime) -> str:

@@ -210,8 +210,8 @@ class Agenda:
             to_run, as_of = from_run, runs.instant_of(self.store, known.computation_id, from_run)
         if ready.leaves:
             # neither ever changes; said for one that goes along without anybody to be told
-            shape = replace(farewell(self.store, self.destination, known, as_of), key=known.key, id_kind=id_kind,
-                            traits=(), traits_before=tuple(traits_of(self.store, known.computation_id, from_run)))
+            shape = replace(farewell(self.store, self.destination, known, as_of, from_run), key=known.key,
+                            id_kind=id_kind)
         else:
             audience = next(audience for audience in self.audiences if audience.key == known.key)
             before, after = (traits_of(self.store, known.computation_id, run) for run in (from_run, to_run))

@@ -100,8 +100,7 @@ def plan_farewells(store: Store, thought: Store, desks: Sequence[Desk]) -> None:
             if as_of is None:
                 continue
             run, status, reason = _standing(thought, desk, due.computation_id)
-            slot, names = next(desk.numbers), tuple(traits_of(store, due.computation_id, run))
-            shape = replace(farewell(store, desk.name, due, as_of), traits=(), traits_before=names)
+            slot, shape = next(desk.numbers), farewell(store, desk.name, due, as_of, run)
             exited = planning.think(nobody, slot, due.computation_id, run, shape).exited
             again = planning.think_again(nobody, slot, desk.name, due.computation_id, desk.open)
             if not exited + again:
