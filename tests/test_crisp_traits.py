@@ -96,8 +96,8 @@ def test_digits_that_no_double_holds_are_sent() -> None:
 
 def test_null_takes_a_key_away_where_crisp_is_said_to_take_it() -> None:
     with CrispFake(nulls=True) as server:
-        first = bring(server, [computed("ann", revenue=9.5, size="M")], clear="null")
-        bring(server, [computed("ann", revenue=None)], before=first, clear="null")
+        first = bring(server, [computed("ann", revenue=9.5, size="M")], cleared="null")
+        bring(server, [computed("ann", revenue=None)], before=first, cleared="null")
         assert server.holds() == {("ann@x.co", "size"): "M"}
 
 

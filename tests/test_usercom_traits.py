@@ -81,9 +81,9 @@ def test_digits_that_no_double_holds_are_sent() -> None:
 def test_a_trait_that_is_no_more_is_emptied(clears: str) -> None:
     with UserComFake(clears=clears) as server:
         journal = bring(server, [computed("ann", revenue=9.5, size="M", labels=["a"], first_at="2026-11-22")],
-                        clear=clears)
+                        cleared=clears)
         bring(server, [computed("ann", revenue=None, size=None, labels=None, first_at=None)], before=journal,
-              clear=clears)
+              cleared=clears)
         assert {value for (_, name), value in server.holds().items() if name != "has_ticket"} == {None}
 
 

@@ -11,7 +11,7 @@ from audiencesync.delivery.pace import Load, load_of
 from audiencesync.delivery.widest import pack
 from audiencesync.model import Batch, Call, Packer, Progress, Refusal
 
-IDLE = 20
+IDLE = 100
 """Waves of a page that settle nobody, after which what is left is given up."""
 
 

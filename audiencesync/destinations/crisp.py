@@ -73,7 +73,7 @@ class Crisp(People):
     search: int = Field(20, ge=1, le=PER_PAGE, description="Emails that one search looks for; 1: ask for each alone.")
     people: Literal["people_id", "email"] = Field(
         "people_id", description="Whether a batch names people by people_id only, or takes emails as well.")
-    clear: Literal["empty", "null"] = Field(
+    cleared: Literal["empty", "null"] = Field(
         "empty", description="What a trait becomes that a person has no more; Crisp says text, number or boolean.")
     daily_requests: int | None = Field(
         None, ge=1, description="Requests of a day (UTC); 9000 with a website token, 4500 with a plugin token.")
@@ -119,7 +119,7 @@ class Crisp(People):
             Desk(self.website_id), content.envelopes, kinds[0] if kinds else "",
             blake2b(content.secret, digest_size=4).hexdigest(), create=self.create_users, search=self.search,
             batch=self.batch, bulk=self.bulk == "auto", by_email=self.people == "email", anew=content.anew,
-            nothing="" if self.clear == "empty" else None))
+            nothing="" if self.cleared == "empty" else None))
 
     def channel(self) -> Channel:
         """A connection of its own."""

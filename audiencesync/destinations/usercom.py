@@ -65,7 +65,7 @@ class UserCom(People):
     batch: int = Field(100, ge=1, le=10_000, description="Users in one mass update; what it takes is not published.")
     mass_update_by: Literal["custom_id", "id"] = Field(
         "custom_id", description="Whether mass updates and events name users by custom id or by User.com's own number.")
-    clear: Literal["null", "empty"] = Field(
+    cleared: Literal["null", "empty"] = Field(
         "null", description="What empties an attribute: null, or an empty text; which one is not published.")
     concurrency: int = Field(2, ge=1, le=64, description="Requests under way at once, at most.")
 
@@ -103,7 +103,7 @@ class UserCom(People):
     def packer(self, content: Content) -> Packer:
         """How the calls of one sync become requests."""
         return UserComPacker(content, most=self.batch, by_number=self.mass_update_by == "id", create=self.create_users,
-                             nothing="" if self.clear == "empty" else None)
+                             nothing="" if self.cleared == "empty" else None)
 
     def channel(self) -> Channel:
         """A connection of its own."""

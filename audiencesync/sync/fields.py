@@ -75,7 +75,9 @@ def prepare(store: Store, name: str, destination: Destination, keys: Callable[[]
     """
     if not declares(destination):
         return
-    kinds = {field: kind for mine in fields_of(store, sorted(set(keys()))).values() for field, kind in mine.items()}
+    # one that is NULL for everybody has no kind to be declared of, and nothing of it is told
+    kinds = {field: kind for mine in fields_of(store, sorted(set(keys()))).values() for field, kind in mine.items()
+             if kind}
     ready = _trusted(store, name, kinds)
     left = {field: kind for field, kind in kinds.items() if field not in ready}
     if left and not again:

@@ -107,7 +107,7 @@ def _known_fields(store: Store | None, audiences: Sequence[Audience]) -> dict[st
     """The kind of value by the name of each trait; those of a computed trait are known when it has been run."""
     new = {audience.key: {audience.key: BOOLEAN} if audience.kind == "audience" else {} for audience in audiences}
     known = fields_of(store, runs.latest(store, new)) if store else {}
-    return {field: kind for mine in (new | known).values() for field, kind in mine.items()}
+    return {field: kind for mine in (new | known).values() for field, kind in mine.items() if kind}
 
 
 def _fields(turns: Turns | None, destination: Destination, kinds: Mapping[str, str], *, fix: bool) -> Iterator[Trait]:

@@ -14,7 +14,7 @@ from audiencesync.errors import Unavailable, UsageError
 from audiencesync.model import Call, Content, Packer, Person, Project
 from audiencesync.store import identities, leases, runs, samples, syncs
 from audiencesync.store.connect import Store
-from audiencesync.store.positions import NOTHING, known_positions
+from audiencesync.store.positions import NOTHING, known_positions, last_envelope
 from audiencesync.sync.asking import Turns, asking
 from audiencesync.sync.blocked import blocked_account
 
@@ -109,7 +109,7 @@ def same(told: object, found: object) -> bool:
         except ValueError:
             return False
     if isinstance(told, list):
-        return found == told or [part.strip() for part in str(found).split(",")] == told
+        return found in (told, ", ".join(map(str, told)))
     return str(found) == told or _instant(str(found)) == _instant(str(told)) is not None
 
 
@@ -127,7 +127,8 @@ def _told(project: Project, store: Store, name: str, sample: int) -> tuple[list[
     busy = {span.computation_id for sync in syncs.open_syncs(store, name) for span in sync.spans}
     known = runs.latest(store, [audience.key for audience in project.audiences if name in audience.destinations])
     mine = [due for due in known.values() if due.computation_id in stands and stands[due.computation_id].run
-            and due.computation_id not in busy]
+            and due.computation_id not in busy
+            and last_envelope(store, name, due.computation_id).send != "track"]  # events leave nothing to read back
     random.shuffle(mine)  # so that of many audiences and few people each is seen at times
     people: dict[tuple[str, str], Person] = {}
     told: Told = {}

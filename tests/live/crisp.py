@@ -169,7 +169,7 @@ ACCOUNT = Account("CRISP", Crisp, (
         ("refused", "two_people"), "whom a search does not show is refused, or there twice; no setting helps"), hints={
         "same_person": "better still"}),
     Question(creation_without_nickname, assumes="refused"),
-    Question(emptying_data, "clear", "refused", hints={"null": "with null a trait that is no more leaves nothing"}),
+    Question(emptying_data, "cleared", "refused", hints={"null": "with null a trait that is no more leaves nothing"}),
     Question(reading_after_writing, assumes="fresh", hints={"stale": "verify may see what was; try again later"}),
 ), required={"WEBSITE": "website_id", "IDENTIFIER": "identifier", "KEY": "key"}, optional={"TIER": "tier"})
 """Crisp."""

@@ -102,7 +102,7 @@ ACCOUNT = Account("USERCOM", UserCom, (
     Question(undeclared_attributes, "include", "dropped", wrong={
         "refused": "declare an attribute for each included column, or leave it out"}, hints={
         "string": "an included column becomes text, unless its attribute is declared"}),
-    Question(emptying_an_attribute, "clear", "null", wrong={
+    Question(emptying_an_attribute, "cleared", "null", wrong={
         "empty": "set it to empty, else a trait that is no more stays as it was",
         "neither": "a trait that is no more stays as it was: say when_missing: 0, or another value"}),
     Question(two_users_of_one_email, "include", "refused", wrong={
