@@ -171,7 +171,8 @@ def test_a_row_of_a_sql_trait_is_one_call_with_all_its_columns(tmp_path: Path, s
     assert of(server.calls) == [{
         "type": "identify", "userId": "u123", "timestamp": NOON, "traits": documented,
         "context": context("trait", "support", server.calls), "integrations": {}}]
-    assert of(server.calls, "u124")[0]["traits"] == {"has_open_ticket": False, "num_tickets_90_days": 1}
+    assert of(server.calls, "u124")[0]["traits"] == {
+        "has_open_ticket": False, "num_tickets_90_days": 1, "avg_zendesk_rating_90_days": None}
     assert b'"avg_zendesk_rating_90_days":8,"has_open_ticket":true,"num_tickets_90_days":3}' in server.bodies[0]
     server.clear()
     fill(database, "UPDATE tickets SET num_tickets_90_days = 4 WHERE user_id = 'u123'")
