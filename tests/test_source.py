@@ -96,9 +96,9 @@ def test_a_trailing_semicolon_and_comments_are_fine(source: Source) -> None:
 def test_included_columns_travel_in_the_order_asked_for_and_no_others_do(source: Source) -> None:
     chunk, = source.read(audience("SELECT completed, email, user_id, total FROM orders WHERE total = 10",
                                   include=("total", "email")), NOON).chunks
-    assert chunk == (["u1"], ['{"total":10,"email":"a@b.co"}'])
+    assert chunk == (["u1"], ['{"total":10,"email":"a@b.co"}'], None)
     chunk, = source.read(audience("SELECT email, user_id FROM orders WHERE total = 10"), NOON).chunks
-    assert chunk == (["u1"], None)
+    assert chunk == (["u1"], None, None)
 
 
 def test_a_null_included_column_is_left_out_of_its_row(source: Source) -> None:

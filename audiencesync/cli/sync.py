@@ -75,10 +75,11 @@ def plan(session: Session, patterns: Sequence[str], destinations: Sequence[str],
     """
     from audiencesync import report as reports
     from audiencesync.cli.signals import interruptible
+    from audiencesync.cli.warned import warned
     from audiencesync.sync.plan import plan as work
 
     chosen, wanted = _chosen(session, patterns, destinations)
-    with interruptible() as interrupted, session.reading() as store:
+    with interruptible() as interrupted, session.reading() as store, warned():
         found = work(session.project, store, chosen, wanted, as_of=as_of, interrupted=lambda: bool(interrupted()),
                      farewells=not patterns)
     for _, message in found.errors:
@@ -112,11 +113,12 @@ def _deliver(session: Session, work: Work, patterns: Sequence[str], names: Seque
     from audiencesync import report as reports
     from audiencesync.cli.progress import watching
     from audiencesync.cli.signals import interruptible
+    from audiencesync.cli.warned import warned
     from audiencesync.sync import Request
 
     chosen, wanted = _chosen(session, patterns, names, due=due)
     _warn_of_the_future(as_of)
-    with interruptible() as signalled, session.writing() as store, watching() as watch:
+    with interruptible() as signalled, session.writing() as store, watching() as watch, warned():
         report = work(session.project, store, Request(
             chosen, wanted, as_of=as_of, wait=wait, interrupted=_within(limit, signalled), watch=watch, typed=not due,
             farewells=not patterns))

@@ -62,7 +62,7 @@ def as_object(names: Sequence[str], values: str) -> str:
 def digits(number: object) -> orjson.Fragment:
     """How orjson writes a number that a double or 64 bits cannot hold; raises TypeError for anything else."""
     if isinstance(number, Decimal):
-        return orjson.Fragment(str(number))
+        return orjson.Fragment(f"{number:f}")
     raise TypeError(f"JSON has no words for {type(number).__name__}")
 
 

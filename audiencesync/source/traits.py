@@ -132,6 +132,7 @@ class Traits:
         for row, text in enumerate(texts, number + 1):
             if (size := len(text.encode())) > WIDE:
                 self._warned = True
-                LOGGER.warning("a user's traits are wide", extra={
-                    "computation": self._audience.key, "row": row, "bytes": size, "most": WIDE})
+                LOGGER.warning("%s: row %d of the result: a user's traits take %d bytes; %d is what Segment keeps of a "
+                               "row, and one of more than twice that is rejected", self._audience.path, row, size, WIDE,
+                               extra={"computation": self._audience.key, "row": row, "bytes": size, "most": WIDE})
                 return
