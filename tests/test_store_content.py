@@ -19,7 +19,7 @@ from audiencesync.store.tables import rejections
 from audiencesync.store.traits import traits_of
 from tests.histories import AWKWARD, Past, an_audience, at, live, record, span
 from tests.test_store_syncs import draft
-from tests.valued import Valued
+from tests.valued import Table, Valued
 
 Told = tuple[str, int, bool, str | None]
 KEYS = ("x", "y", "z")
@@ -171,19 +171,21 @@ def test_columns_travel_as_of_the_run_that_is_told(store: Store) -> None:
     assert flat(list(content.pages(store, draft("backfill", span(store, "x", 4, 4)), size=9))) == told[1, 4]
 
 
+def record_values(store: Store, valued: Valued, table: Table, hour: float) -> None:
+    with stage(store, [table.chunk()]) as held:
+        run = runs.record(store, held, an_audience("v", kind="trait"), id_kind="user_id", as_of=at(hour),
+                          started_at=at(hour), definition_hash="", traits=table.kinds())
+    valued.tables[run.number] = table
+
+
 def live_values(store: Store, seed: int) -> Valued:
     """A random past of a computed trait, recorded."""
     valued, rng = Valued(seed), random.Random(seed)
     valued.begin("v", AWKWARD)
-    audience = an_audience("v", kind="trait")
     for hour in range(LENGTH):
         valued.change()
-        share = rng.choice((0.0, 0.5, 0.9, 1.0))
-        table = valued.table([user for user in AWKWARD if rng.random() < share])
-        with stage(store, [table.chunk()]) as held:
-            run = runs.record(store, held, audience, id_kind="user_id", as_of=at(hour), started_at=at(hour),
-                              definition_hash="", traits=table.kinds())
-        valued.tables[run.number] = table
+        share = rng.choice((0.0, 0.5, 1.0, 1.0, 1.0))
+        record_values(store, valued, valued.table([user for user in AWKWARD if rng.random() < share]), hour)
     return valued
 
 
@@ -217,3 +219,24 @@ def test_values_are_told_where_dicts_say_that_they_differ(store: Store, seed: in
         assert content.count(store, sync) == (len(found), len(again))
         middle = sorted(AWKWARD)[len(AWKWARD) // 2]
         assert content.count(store, sync, after=middle)[0] == len([call for call in found if call[0] > middle])
+
+
+def test_equal_texts_under_other_names_are_not_equal_values(store: Store) -> None:
+    valued = Valued(0, "v", full_row=True)
+    for hour, (columns, values) in enumerate(((("a", "b"), (1, 1)), (("b", "a"), (1, 1)), (("b", "c"), (1, 1)))):
+        record_values(store, valued, Table(columns, {"ann": dict(zip(columns, values, strict=True))}), hour)
+    sync = draft("incremental", values_span(store, valued, 1, 2), id=SYNC)
+    assert (flat(list(content.pages(store, sync, size=9))), content.count(store, sync)) == ([], (0, 0))
+    sync = draft("incremental", values_span(store, valued, 2, 3), id=SYNC)
+    assert [orjson.loads(call[2]) for call in flat(list(content.pages(store, sync, size=9)))] == [
+        {"b": 1, "c": 1, "a": None}]
+
+
+def test_who_was_refused_is_told_all_though_only_one_value_differs_since(store: Store) -> None:
+    valued = Valued(0, "v")
+    for hour, values in enumerate(((1, 1), (2, 1), (2, 2))):
+        record_values(store, valued, Table(("a", "b"), {"ann": dict(zip("ab", values, strict=True))}), hour)
+    refuse(store, values_span(store, valued, 1, 2), ["ann"])
+    sync = draft("incremental", values_span(store, valued, 2, 3), id=SYNC, retries_due=at(9))
+    assert [orjson.loads(call[2]) for call in flat(list(content.pages(store, sync, size=9)))] == [{"a": 2, "b": 2}]
+    assert content.count(store, sync) == (1, 1)

@@ -73,18 +73,31 @@ class Valued:
         self.key, self.missing = key, self.rng.choice(MISSING)
         self.full_row = self.rng.random() < 0.25
         self.names = [f"{self.key}_{name}" for name in "abc"]
-        self.wandering = self.rng.choice((0.0, 0.2, 0.5))
+        self.wandering = self.rng.choice((0.0, 0.3, 0.6))
         self.restless = self.rng.choice((0.1, 0.4))
-        self.columns = self._some_columns()
+        self._other_columns()
         self.now: dict[str, Row] = {user: {name: self.rng.choice(VALUES) for name in self.names} for user in users}
 
-    def _some_columns(self) -> tuple[str, ...]:
-        return tuple(self.rng.sample(self.names, self.rng.randint(1, 3)))
+    def _other_columns(self) -> None:
+        self.columns = tuple(self.rng.sample(self.names, self.rng.randint(1, 3)))
+
+    def _other_order(self) -> None:
+        self.columns = tuple(self.rng.sample(self.columns, len(self.columns)))
+
+    def _other_name(self) -> None:
+        """Give one column the name of another, and its values with it, so that equal texts are not equal values."""
+        old, new = self.rng.choice(self.columns), self.rng.choice(self.names)
+        for row in self.now.values():
+            row[old], row[new] = row[new], row[old]
+        swapped = {old: new, new: old}
+        self.columns = tuple(swapped.get(name, name) for name in self.columns)
 
     def change(self) -> None:
         """Let some values be others; columns come, go and change places."""
         if self.rng.random() < self.wandering:
-            self.columns = self._some_columns()
+            self.rng.choice((self._other_columns, self._other_order, self._other_name, self._other_name))()
+            if self.rng.random() < 0.7:
+                return
         for row in self.now.values():
             row.update({name: self.rng.choice(VALUES) for name in self.names if self.rng.random() < self.restless})
 
