@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -200,6 +201,32 @@ def test_events_of_25_are_a_request_and_a_user_is_in_one_at_a_time() -> None:
         sizes = [len(said(batch)) for batch in journal.sent if batch.route == "POST /v2/bt"]
         assert max(sizes) <= 25
         assert sum(sizes) == 110
+
+
+def test_more_events_of_one_call_than_a_request_takes_are_told_one_request_after_the_other() -> None:
+    wide = {f"t{number:02}": number if number % 2 else None for number in range(60)}
+    what = content(envelope("wide", send="both", computation_class="trait"), envelope("vip", send="track"))
+    calls = [Call("ann", 0, orjson.dumps(wide).decode(), None), true("ann", 1), true("bob", 1)]
+    with fake() as server:
+        journal = bring(server, what, *calls, **SOURCE)
+        assert [len(said(batch)) for batch in journal.sent if batch.calls[0].user_id == "ann" and batch.merged] == [
+            25, 25, 11]
+        assert (journal.accepted, journal.refused) == (Counter(calls), [])
+        assert [properties for user, _, properties in server.tracked if user == "ann"] == [
+            *({"trait_key": name, name: value} for name, value in wide.items()), {"audience_key": "vip", "vip": True}]
+        assert {*journal.remembered} == {"u:ann", "u:bob"}
+
+
+def test_a_call_whose_later_event_is_refused_is_refused() -> None:
+    wide = orjson.dumps({f"t{number:02}": number for number in range(60)}).decode()
+    what = content(envelope("wide", send="track", computation_class="trait"))
+    with fake() as server:
+        batches = iter([None, 400])
+        server.script = lambda _, request: next(batches, None) if request.path == "/v2/bt" else None
+        journal = bring(server, what, Call("ann", 0, wide, None), **SOURCE)
+        assert [call.user_id for call, _ in journal.refused] == ["ann"]
+        assert not journal.accepted
+        assert len(server.tracked) == 25
 
 
 def test_a_refused_event_refuses_its_call_and_no_other() -> None:

@@ -12,14 +12,12 @@ from typing import Any
 import orjson
 
 from audiencesync.destinations.api import Api
-from audiencesync.destinations.richpanel_packer import Row, Saves, Saying
+from audiencesync.destinations.richpanel_packer import MOST_EVENTS, Followed, Row, Saying
 from audiencesync.destinations.richpanel_people import taken
 from audiencesync.errors import Unanswered
 from audiencesync.model import Batch, Call, Channel, Receipt, digits
 
 ROUTE = "POST /v2/bt"
-MOST_EVENTS = 25
-"""Events in a batch (Getting Started, of orders)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +34,8 @@ class Source:
             said = [self._event("identify", row.own | row.custom, row.timestamp, row.session) for row in some]
             calls = [call for row in some for call in row.calls]
             names = [row.next.get(at, "") for row in some for at in range(len(row.calls))]
-            yield Saves(tuple(calls), signed(self.app, self.secret, said), ROUTE,
-                        next={at: name for at, name in enumerate(names) if name})
+            yield Followed(tuple(calls), signed(self.app, self.secret, said), ROUTE,
+                           next={at: name for at, name in enumerate(names) if name})
 
     def tells(self, people: Sequence[Sequence[Saying]]) -> tuple[list[Batch], list[Call]]:
         """Requests of so many events each, which no two share of one user, and the calls for which his are too many.
@@ -63,8 +61,9 @@ class Source:
     def _said(self, page: Sequence[Saying]) -> Batch:
         events = [{**self._event(name, properties, one.timestamp, one.session),
                    "userProperties": {"uid": one.call.user_id}} for one in page for name, properties in one.events]
-        return Batch(tuple(one.call for one in page), signed(self.app, self.secret, events), ROUTE,
-                     merged=None if len(events) == len(page) else len(events))
+        return Followed(tuple(one.call for one in page), signed(self.app, self.secret, events), ROUTE,
+                        merged=None if len(events) == len(page) else len(events),
+                        next={at: one.next for at, one in enumerate(page) if one.next})
 
     def _event(self, name: str, properties: Mapping[str, Any], timestamp: str, session: str) -> dict[str, object]:
         """One event; `timestamp` is ISO 8601, `session` the id of a session to join it to, or empty."""

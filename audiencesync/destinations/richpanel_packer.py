@@ -16,6 +16,9 @@ from audiencesync.model import Batch, Call, Content, Envelope, Packed, Packer, R
 
 FIND = "GET /v1/customers/email/"
 
+MOST_EVENTS = 25
+"""Events in a batch (Getting Started, of orders)."""
+
 SESSION = "richpanel_session_id"
 """The included column that names the session of an event; no property of a customer."""
 
@@ -60,17 +63,21 @@ class Row(NamedTuple):
 
 
 class Saying(NamedTuple):
-    """The events of one call, each a name and its properties, with the session they are of, as of when."""
+    """The next events of one call, each a name and its properties, with the session they are of, as of when.
+
+    `next` is the name that is learned, for the page alone, when they are taken and more of this call have to follow.
+    """
 
     call: Call
     events: tuple[tuple[str, Mapping[str, Any]], ...]
     session: str
     timestamp: str
+    next: str
 
 
 @dataclass(frozen=True, slots=True)
-class Saves(Batch):
-    """A request that saves people; by the index of a call, what its being taken teaches where an event follows."""
+class Followed(Batch):
+    """A request after which events follow: by the index of a call of which they are, what its being taken teaches."""
 
     next: Mapping[int, str] = field(default_factory=dict)
 
@@ -104,8 +111,9 @@ class CustomerPacker(Packer):
     """All traits of a user in one request, and his events after it; nobody is created by a false or a null.
 
     A call that is told by an event as well waits for the answer to the request that saves its user: what that teaches,
-    `s:<key>:<user>`, is known for the rest of the page and not written down. With send: track a user is saved, without
-    the trait, only where he is not known to be there, or may be lost there as in a backfill.
+    `s:<key>:<user>`, is known for the rest of the page and not written down. So it is with more events of a call than a
+    request takes, `e:<first event>:<span>:<user>`. With send: track a user is saved, without the trait, only where he
+    is not known to be there, or may be lost there as in a backfill.
     """
 
     def __init__(self, content: Content, voices: Voices) -> None:
@@ -150,7 +158,7 @@ class CustomerPacker(Packer):
             page.rows.append(self._row(user, first, "" if is_others(user, email, known) else email))
             page.later += (call for call in mine if call not in first)
         else:
-            sayings = [self._saying(call) for call in mine]
+            sayings = [self._saying(call, known) for call in mine]
             page.done += (one.call for one in sayings if not one.events)
             page.sayings.append([one for one in sayings if one.events])
 
@@ -191,10 +199,14 @@ class CustomerPacker(Packer):
         session = next(filter(None, map(_session, reversed(mine))), "")
         return Row(tuple(mine), own, custom, session, self._envelope(mine[0]).timestamp, following)
 
-    def _saying(self, call: Call) -> Saying:
-        """Its events, as they are shaped everywhere."""
+    def _saying(self, call: Call, known: Mapping[str, str]) -> Saying:
+        """Its events, as they are shaped everywhere: as many as a request takes of those that were not taken yet."""
         events = tuple((one.name, one.properties) for one in events_of(call, self._envelope(call)))
-        return Saying(call, events, _session(call), self._envelope(call).timestamp)
+        names = {first: f"e:{first}:{call.span}:{call.user_id}" for first in range(0, len(events), MOST_EVENTS)}
+        first = next((first for first, name in names.items() if name not in known), 0)
+        end = first + MOST_EVENTS
+        return Saying(call, events[first:end], _session(call), self._envelope(call).timestamp,
+                      names[first] if end < len(events) else "")
 
 
 def _session(call: Call) -> str:

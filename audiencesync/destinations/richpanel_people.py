@@ -9,7 +9,7 @@ import orjson
 
 from audiencesync.destinations.api import Api, in_path
 from audiencesync.destinations.people import IDENTITY_CONFLICT, UNKNOWN_USER, compact, refusal
-from audiencesync.destinations.richpanel_packer import FIND, Row, Saves, mark
+from audiencesync.destinations.richpanel_packer import FIND, Followed, Row, mark
 from audiencesync.errors import NotThere, TakenAlready, Unanswered
 from audiencesync.model import Batch, Channel, Receipt
 
@@ -23,12 +23,12 @@ def saves(rows: Sequence[Row], *, nesting: Literal["customer", "body"]) -> Itera
     """A request for each row; `nesting` says where custom properties stand."""
     for row in rows:
         custom, beside = (row.custom, {}) if nesting == "customer" else ({}, row.custom)
-        yield Saves(row.calls, compact({**beside, "customer": row.own | custom}), SAVE, next=row.next)
+        yield Followed(row.calls, compact({**beside, "customer": row.own | custom}), SAVE, next=row.next)
 
 
 def taken(batch: Batch, *, wait: float | None) -> Receipt:
     """People who are saved: whoever is told something is remembered to be there, and an event may follow."""
-    following = batch.next if isinstance(batch, Saves) else {}
+    following = batch.next if isinstance(batch, Followed) else {}
     told = {f"u:{call.user_id}": "1" for call in batch.calls if call.tells}
     return Receipt(learned=told | dict.fromkeys(following.values(), ""), wait=wait, repack=[*following])
 
