@@ -6,6 +6,9 @@ import re
 
 LONGEST = 255
 
+IDENTIFIER = 63
+"""Bytes that PostgreSQL keeps of a name (Lexical Structure, Identifiers)."""
+
 RESERVED = frozenset({
     "address", "age", "anonymousid", "avatar", "birthday", "company", "createdat", "description", "email", "firstname",
     "gender", "groupid", "id", "lastname", "name", "phone", "title", "userid", "username", "website",
@@ -37,6 +40,11 @@ def check_key(key: str) -> str:
         raise ValueError(f"the key {key!r} has blanks at an end or characters that cannot be seen")
     _check(key, f"the key {key!r} ", "; write another one")
     return key
+
+
+def kept(name: str, backend: str | None) -> str:
+    """What a database keeps of the name of a table or column; `backend` is SQLAlchemy's name of its kind."""
+    return name.encode()[:IDENTIFIER].decode(errors="ignore") if backend == "postgresql" else name
 
 
 def _check(key: str, subject: str, remedy: str) -> None:

@@ -160,6 +160,17 @@ def test_each_mistake_has_its_place(tmp_path: Path, declared: str, expected: str
     assert place.startswith(f"traits/x.yml:{expected}")
 
 
+@pytest.mark.parametrize(("file", "declared", "at"), [
+    ("k" * 64, COUNTER, "1:1"), ("k" * 60, COUNTER + f"key: {'k' * 64}\n", "3:6"), ("k" * 63, COUNTER, "")])
+def test_a_key_of_which_postgresql_keeps_the_beginning_is_a_mistake(
+        tmp_path: Path, file: str, declared: str, at: str) -> None:
+    main = MAIN.replace("sqlite:///shop.db", "postgresql+psycopg://host/shop")
+    files = write(tmp_path, {"audiencesync.yml": main, f"traits/{file}.yml": declared})
+    problems = survey(files, registry=REGISTRY, environment=ENVIRONMENT).problems
+    found = [one for one in problems if one.severity == "error"]
+    assert [place.partition(": the key")[0] for place in places(found)] == [f"traits/{file}.yml:{at}"] * bool(at)
+
+
 def test_a_source_of_another_kind_and_a_project_without_events_are_mistakes(tmp_path: Path) -> None:
     mysql = MAIN.replace("sqlite:///shop.db", "mysql+pymysql://host/shop")
     [(place, hint)] = mistakes(tmp_path, {"traits/x.yml": COUNTER}, main=mysql)

@@ -14,12 +14,14 @@ from sqlalchemy import make_url
 
 from audiencesync.errors import QueryError
 from audiencesync.model import Audience, Chunk, Plan, Shipped, SourceSettings
+from audiencesync.project import survey
 from audiencesync.source import Source, open_source
 from audiencesync.source.generic import GenericSource
 from audiencesync.store import accounts, decisions, members, runs
 from audiencesync.sync.uses import in_order
 from tests.commands import Shop
 from tests.databases import PostgresServer, fill
+from tests.project_files import write
 from tests.projects import Premises
 from tests.servers import Recorder, user_of
 from tests.test_due import Office
@@ -232,6 +234,17 @@ def test_keys_that_are_no_names_are_read_by_names_that_are(tmp_path: Path) -> No
     twin = "/* audiencesync\nkey: Gold.Plan.ü\n*/\nSELECT user_id FROM orders\n"
     said = validated(tmp_path, odd=odd, twin=twin, user=header("Gold-Plan.ü", "Gold.Plan.ü", sql="SELECT 1 AS user_id"))
     assert "'Gold.Plan.ü' and 'Gold-Plan.ü' would both be the table audience_gold_plan__" in said
+
+
+def test_names_that_postgresql_cannot_tell_apart_are_the_same(tmp_path: Path) -> None:
+    keys = "x" * 70, "x" * 70 + "y"
+    files = {f"audiences/{key}.sql": "SELECT user_id FROM orders\n" for key in keys}
+    files |= {"audiences/u.sql": header(*keys)}
+    for url, wrong in (("postgresql+psycopg://host/shop", True), ("sqlite:///shop.db", False)):
+        main = f"name: shop\nsource: {{url: {url!r}}}\n"
+        found = survey(write(tmp_path, {"audiencesync.yml": main, **files}), registry={}, environment={})
+        said = [problem.message for problem in found.problems]
+        assert said == ([f"{keys[1]!r} and {keys[0]!r} would both be the table audience_{'x' * 54}"] if wrong else [])
 
 
 def test_the_order_is_kept_but_for_what_goes_first() -> None:

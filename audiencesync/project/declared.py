@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from audiencesync.declared import ENGINES, Compiled, Condition, EventTable, Trait, Window, compile_trait
-from audiencesync.naming import key_of
+from audiencesync.naming import IDENTIFIER, kept, key_of
 from audiencesync.project.document import Document, Loc
 from audiencesync.project.settings import EventsTable, Header
 from audiencesync.project.values import Text
@@ -118,6 +118,9 @@ def compiled(file: DeclaredFile, key: str | None, document: Document, table: Eve
         _check(file, document, events)
     if key and "key" in document.data:
         _check_key(key, document)
+    if key and kept(key, backend) != key:
+        document.mistake(("key",) if "key" in document.data else ("name",), f"the key {key!r} is a column's name, of "
+                         f"which PostgreSQL keeps {IDENTIFIER} bytes", hint="give it a shorter name or key:")
     if key is None or backend is None or document.page.has_errors():
         return None
     return compile_trait(_trait(file, key), events, backend)

@@ -62,7 +62,7 @@ def read_definitions(root: Path, paths: Iterable[Path],
     definitions = [definition for definition in read if definition is not None]
     _check_together(definitions)
     sure = {definition.audience.path.as_posix() for definition in definitions}
-    check_uses(definitions, {Path(page.file).stem for page in pages if page.file not in sure})
+    check_uses(definitions, {Path(page.file).stem for page in pages if page.file not in sure}, surroundings.backend)
     return definitions, pages
 
 

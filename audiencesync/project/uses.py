@@ -8,14 +8,18 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from audiencesync.model import Audience, table_of
+from audiencesync.naming import kept
 from audiencesync.project.page import did_you_mean
 
 if TYPE_CHECKING:
     from audiencesync.project.definitions import Definition
 
 
-def check_uses(definitions: Sequence[Definition], unread: Collection[str]) -> None:
-    """Note every mistake in `uses:`; `unread` are the names of files whose keys nobody knows."""
+def check_uses(definitions: Sequence[Definition], unread: Collection[str], backend: str | None) -> None:
+    """Note every mistake in `uses:`; `unread` are the names of files whose keys nobody knows.
+
+    `backend` is SQLAlchemy's name of the source's database, which may keep the beginning of a table's name alone.
+    """
     known = {definition.audience.key: definition.audience for definition in definitions}
     for definition in definitions:
         audience, tables = definition.audience, dict[str, str]()
@@ -29,13 +33,14 @@ def check_uses(definitions: Sequence[Definition], unread: Collection[str]) -> No
             if (path := _way_back(known, key, audience.key)) is not None:
                 definition.document.mistake(at, _round(path), hint="nothing of this could be computed first")
                 continue
-            table = table_of(known[key].kind, key)
+            whole = table_of(known[key].kind, key)
+            table = kept(whole, backend)
             if table in tables:
                 definition.document.mistake(at, f"{key!r} and {tables[table]!r} would both be the table {table}",
                                             hint="give one of them another key")
-            elif not re.search(rf"\b{re.escape(table)}\b", audience.sql, re.IGNORECASE):
-                definition.document.mistake(at, f"the SQL never reads the table {table}", severity="warning",
-                                            hint=f"SELECT ... FROM {table}, or take {key} out of uses:")
+            elif not re.search(rf"\b({whole}|{table})\b", audience.sql, re.IGNORECASE):
+                definition.document.mistake(at, f"the SQL never reads the table {whole}", severity="warning",
+                                            hint=f"SELECT ... FROM {whole}, or take {key} out of uses:")
             tables.setdefault(table, key)
 
 
