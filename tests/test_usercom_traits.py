@@ -14,7 +14,7 @@ from audiencesync.model import Call, Content, Envelope, Person
 from audiencesync.testing import content, envelope
 from audiencesync.testing.drive import Journal, drive, imagined
 from audiencesync.testing.loopback import Fault, Request
-from tests.calls import computed, false, pure, true
+from tests.calls import computed, false, pure, true, unlucky
 from tests.fakes.usercom import KEY, UserComFake
 
 KINDS = {"revenue": "number", "size": "string", "has_ticket": "boolean", "first_at": "timestamp", "labels": "list"}
@@ -358,29 +358,11 @@ def test_packing_events_keeps_what_packers_promise(send: str) -> None:
 def test_whatever_fails_each_change_has_its_event_at_least_once(seed: int) -> None:
     draw = random.Random(seed)
     spans = envelope("vip", send=draw.choice(["both", "track"])), trait("both")
-    users, journal = [f"u{number}" for number in range(12)], Journal()
-    members: dict[str, bool] = {}
-    sizes: dict[str, str | None] = {}
     with UserComFake() as server:
-        for _ in range(6):
-            calls: list[Call] = []
-            for user in users:
-                if draw.random() < 0.4 and (new := draw.random() < 0.6) != members.get(user, False):
-                    members[user] = new
-                    calls.append(true(user) if new else false(user))
-                if draw.random() < 0.4 and (size := draw.choice(["S", "M", None])) != sizes.get(user):
-                    sizes[user] = size
-                    calls.append(computed(user, 1, size=size, labels=["a"]))
-            server.script = lambda *_: draw.choice(FAULTS) if draw.random() < 0.1 else None
-            journal = bring(server, calls, *spans, before=journal)
-            server.script = ()
-            if not journal.stop.finished:
-                journal = bring(server, calls, *spans, before=journal)
-            assert (journal.stop.finished, journal.refused) == (True, [])
+        for members, sizes in unlucky(draw, server, FAULTS, true, computed,
+                                      lambda calls, before: bring(server, calls, *spans, before=before)):
             for user, value in members.items():
-                last = [data["vip"] for _, data in server.happened(user) if "vip" in data][-1:]
-                assert last == [value]
+                assert [data["vip"] for _, data in server.happened(user) if "vip" in data][-1:] == [value]
                 assert server.holds().get((user, "vip"), value) is value
             for user, size in sizes.items():
-                if any(user == call.user_id for call in calls):
-                    assert (server.holds()[user, "size"] or None) == size
+                assert (server.holds()[user, "size"] or None) == size

@@ -15,14 +15,12 @@ from audiencesync.destinations.crisp_people import (
 )
 from audiencesync.destinations.crisp_requests import SEARCHES, SIZE, Plan, Request
 from audiencesync.destinations.crisp_wave import Wave
-from audiencesync.destinations.people import by_user
-from audiencesync.model import Batch, Call, Packed, Packer
+from audiencesync.destinations.people import WavePacker, by_user
+from audiencesync.model import Batch, Call
 
 
-class CrispPacker(Packer):
+class CrispPacker(WavePacker):
     """Packs by a plan, which is all that a sync has in common; whose person another shares may be on a later page."""
-
-    in_turn = True
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -50,16 +48,9 @@ class CrispPacker(Packer):
             if name_of_sharing(user) in known:
                 yield from (name_of_holder(name, told.email) for call in mine for name in plan.holds(call))
 
-    def pack(self, calls: Sequence[Call]) -> Packed:
-        """As when nothing is known of anybody."""
-        return self.pack_known(calls, {})
-
-    def pack_known(self, calls: Sequence[Call], known: Mapping[str, str]) -> Packed:
-        """Each user's next step."""
-        wave = Wave(self._plan, known)
-        for user, mine in by_user(calls):
-            wave.take(user, mine)
-        return wave.packed()
+    def wave(self, known: Mapping[str, str]) -> Wave:
+        """By the plan."""
+        return Wave(self._plan, known)
 
     def imagine(self, batch: Batch) -> Mapping[str, str]:
         """That all goes well; of strangers, that they have to be created, where that may be."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import orjson
 from pydantic import ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
 from audiencesync.addresses import check_url
-from audiencesync.model import Call, Destination, Refusal, digits
+from audiencesync.model import Call, Destination, Packed, Packer, Refusal, digits
 
 STANDARD = ("email", "first_name", "last_name", "name", "title", "phone", "avatar", "gender", "address")
 """Segment's standard traits (spec/identify) that the native destinations have fields of their own for."""
@@ -41,6 +42,37 @@ class People(Destination):
     @classmethod
     def _url_is_safe(cls, url: str | None, info: ValidationInfo) -> str | None:
         return url if url is None else check_url(url, allow_http=bool(info.data.get("allow_http")))
+
+
+class Steps(Protocol):
+    """What becomes of a page's calls now."""
+
+    def take(self, user: str, calls: Sequence[Call], /) -> None:
+        """The next step of one user, of whom these are all the calls."""
+
+    def packed(self) -> Packed:
+        """All of it."""
+
+
+class WavePacker(Packer):
+    """Packs each user's next step, which what is known of him decides; of a page that knows the answers before it."""
+
+    in_turn = True
+
+    @abstractmethod
+    def wave(self, known: Mapping[str, str]) -> Steps:
+        """Where nobody has taken a step yet."""
+
+    def pack(self, calls: Sequence[Call]) -> Packed:
+        """As when nothing is known of anybody."""
+        return self.pack_known(calls, {})
+
+    def pack_known(self, calls: Sequence[Call], known: Mapping[str, str]) -> Packed:
+        """Each user's next step."""
+        wave = self.wave(known)
+        for user, mine in by_user(calls):
+            wave.take(user, mine)
+        return wave.packed()
 
 
 def one_word(secret: SecretStr, name: str) -> SecretStr:

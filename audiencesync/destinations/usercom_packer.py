@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from audiencesync.destinations.people import by_user
+from audiencesync.destinations.people import WavePacker
 from audiencesync.destinations.usercom_people import memo, name_in, name_of, name_of_email, sent_email
 from audiencesync.destinations.usercom_requests import Request, learned_of
 from audiencesync.destinations.usercom_wave import Plan, Wave
-from audiencesync.model import Batch, Call, Content, Packed, Packer
+from audiencesync.model import Batch, Call, Content
 
 
-class UserComPacker(Packer):
+class UserComPacker(WavePacker):
     """One request for each member who is new there or whose columns changed, for all others what costs least.
 
     `most` is how many users a mass update names, `by_number` whether by User.com's own numbers, `create` whether whom
@@ -19,8 +19,6 @@ class UserComPacker(Packer):
     trusted to be there still. Of two users with one email the first sends it: User.com might take the second for him
     (what `update_or_create` matches by is not published).
     """
-
-    in_turn = True
 
     def __init__(self, content: Content, *, most: int, by_number: bool, create: bool, nothing: str | None) -> None:
         self._by_email = any(one.id_kind == "email" for one in content.envelopes)
@@ -32,16 +30,9 @@ class UserComPacker(Packer):
         found = dict.fromkeys(name_of(call.user_id, by_email=self._by_email) for call in calls)
         return found | dict.fromkeys(name_of_email(email) for call in calls if (email := sent_email([call])))
 
-    def pack(self, calls: Sequence[Call]) -> Packed:
-        """As when nothing is known of anybody."""
-        return self.pack_known(calls, {})
-
-    def pack_known(self, calls: Sequence[Call], known: Mapping[str, str]) -> Packed:
-        """Each user's next step."""
-        wave = Wave(self._plan, known)
-        for user, mine in by_user(calls):
-            wave.take(user, mine)
-        return wave.packed()
+    def wave(self, known: Mapping[str, str]) -> Wave:
+        """By the plan."""
+        return Wave(self._plan, known)
 
     def imagine(self, batch: Batch) -> Mapping[str, str]:
         """That a user who is asked about is found, and all goes well."""
