@@ -612,7 +612,7 @@ def test_the_command_ends_an_audience_and_everything_that_shows_it_says_so(town:
     assert town.run("sync").code == 0
     said = town.run("retire", "buyers", "--clear", "--reason", "nobody uses it")
     assert said.code == 0
-    assert "every member at a, b that he left" in said.out
+    assert "everybody at a, b that it is over" in said.out
     assert "delete audiences/buyers.sql" in said.out
     assert [word["pending"] for word in _words(town, "u1")] == [False, False]
     (town.root / "audiences/buyers.sql").unlink()

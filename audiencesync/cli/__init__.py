@@ -34,7 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "decide", "Allow a change that is held, exactly as it is now; or say whose account a destination is."),
     "discard": (
         "decide", "Send nothing of a change that is held, and ask nobody again, until a newer run is harmless."),
-    "retire": ("decide", "Stop an audience for ever, everywhere or at one destination; its key stays taken."),
+    "retire": ("decide", "Stop an audience or trait for ever, everywhere or at one destination; its key stays taken."),
     "db": ("setup", "Look after the state database."),
     "schema": ("setup", "Print the JSON Schema of audiencesync.yml."),
 }

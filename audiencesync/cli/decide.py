@@ -123,17 +123,17 @@ def _shown(store: Store, identity: int, key: str, name: str, hold: Hold, positio
 
 @click.command()
 @click.argument("key", metavar="KEY")
-@click.option("--clear", is_flag=True, help="Tell everybody who is in it that he left.")
+@click.option("--clear", is_flag=True, help="Tell everybody who has it that it is over.")
 @options.destination("Retire it at this destination only.")
 @options.reason()
 @options.wait()
 @options.output()
 @click.pass_obj
 def retire(session: Session, key: str, clear: bool, destinations: Sequence[str], reason: str, wait: float) -> None:
-    """Stop an audience for ever, everywhere or at one destination; its key stays taken.
+    """Stop an audience or trait for ever, everywhere or at one destination; its key stays taken.
 
-    Without --clear destinations keep what they were told. With it the next sync tells every member there `false`; this
-    command is the approval of that.
+    Without --clear destinations keep what they were told. With it the next sync tells every member there `false`, of a
+    trait everybody who has a value `null`; this command is the approval of that.
     """
     from audiencesync.store import runs
 
@@ -171,8 +171,8 @@ def _retired(session: Session, store: Store, known: Due, names: Sequence[str], r
     path = next((audience.path for audience in session.project.audiences if audience.key == key), None)
     at = f"at {', '.join(where) or 'no destination'}"
     lines = [f"{key} is retired" + (f" {at}" if names else " for ever, and its key stays taken")]
-    lines.append(f"the next audiencesync sync tells every member {at} that he left" if clear else
-                 f"destinations keep what they were told; audiencesync retire {key} --clear tells all that they left")
+    lines.append(f"the next audiencesync sync tells everybody {at} that it is over" if clear else
+                 f"destinations keep what they were told; audiencesync retire {key} --clear tells all that it is over")
     if path is not None and not names:
         lines.append(f"delete {path}, which is not run any more")
     users = [audience for audience in session.project.audiences if key in audience.uses and not names]

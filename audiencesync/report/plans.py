@@ -89,10 +89,10 @@ def _words(plan: Plan, zone: tzinfo) -> list[str]:
                      f"{counted(one.requests, 'request')}, {_duration(one)}{refused}")
         lines += _initial(plan, one.destination)
     lines += [f"{key}: its file is gone; destinations keep what they were told; audiencesync retire {key} --clear "
-              "tells everybody there that he left" for key in plan.left]
+              "tells everybody there that it is over" for key in plan.left]
     lines += [f"{one.key} goes to {one.destination} no more, where {counted(one.members, 'member')} still "
               f"{'holds' if one.members == 1 else 'hold'} true; audiencesync retire {one.key} --destination "
-              f"{one.destination} --clear tells them that they left" for one in plan.taken if one.key not in plan.left]
+              f"{one.destination} --clear tells them that it is over" for one in plan.taken if one.key not in plan.left]
     lines.append(f"As of {moment(plan.as_of, zone)}. Nothing was written and nothing was sent; audiencesync sync does.")
     return lines
 

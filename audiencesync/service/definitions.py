@@ -80,7 +80,7 @@ class Definitions:
             ("added", change.added), ("edited", change.edited), ("removed", change.removed)) if keys})
         for key in sorted(change.removed):
             LOGGER.warning("its file is gone, so it is computed no more; destinations keep what they were told. "
-                           "audiencesync retire %s --clear tells everybody that he left", key,
+                           "audiencesync retire %s --clear tells everybody that it is over", key,
                            extra={"computation": key})
         return change
 
