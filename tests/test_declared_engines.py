@@ -287,10 +287,14 @@ def test_postgresql_reads_properties_of_every_type(postgres_url: str, tmp_path: 
     server = create_engine(postgres_url)
     with server.begin() as connection:
         connection.execute(text(f"CREATE TABLE events (user_id uuid, event text, at date, properties {kind})"))
-        connection.execute(text("""INSERT INTO events VALUES ('00000000-0000-0000-0000-00000000000a', 'seen',
-                                   '2026-06-30', '{"p"\\: 12.50}')"""))
+        connection.execute(text(r"""INSERT INTO events VALUES
+            ('00000000-0000-0000-0000-00000000000a', 'seen', '2026-06-30', '{"p"\: 12.50}'),
+            ('00000000-0000-0000-0000-00000000000b', 'seen', '2026-06-30', '{"q"\: "\u0000", "p"\: "x\u0000\u0000y"}'),
+            ('00000000-0000-0000-0000-00000000000c', 'seen', '2026-06-30', '{"p"\: "\\u0000\\\u0000"}')"""))
     server.dispose()
     declared = {"traits/n.yml": "trait: last\nevent: seen\nproperty: p"}
     project = load(write(tmp_path, {"audiencesync.yml": MAIN % postgres_url, **declared}), registry={}, environment={})
     with open_source(project.source) as source:
-        assert values(source, project.audiences[0]) == {"00000000-0000-0000-0000-00000000000a": '"12.5"'}
+        assert values(source, project.audiences[0]) == {
+            f"00000000-0000-0000-0000-00000000000{end}": value
+            for end, value in (("a", '"12.5"'), ("b", '"xy"'), ("c", r'"\\u0000\\"'))}

@@ -20,6 +20,7 @@ from sqlalchemy import (
     extract,
     func,
     literal_column,
+    or_,
     select,
     try_cast,
 )
@@ -31,6 +32,13 @@ from sqlalchemy.types import JSON
 from audiencesync.declared.engines import INSTANT, NUMBER, SCALE, Element, Engine, plain, word
 
 _UTC = word("UTC")
+_NUL = "(?<!~~)((~~~~)*)~~u0000"
+"""The escape as JSON spells it, after backslashes (here ~) that are escaped themselves."""
+
+
+def _backslashed(text: str) -> Element:
+    """A literal with a backslash for each ~, whatever a backslash in a literal means to the server."""
+    return func.replace(word(text), word("~"), func.chr(literal_column("92")))
 
 
 class Postgresql(Engine):
@@ -39,8 +47,12 @@ class Postgresql(Engine):
     dialect: ClassVar[Dialect] = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call]
 
     def document(self, properties: Element) -> Element:
-        """Costs nothing where it is jsonb already."""
-        return cast(properties, JSONB)
+        """Costs nothing where it is jsonb already; json may hold the NUL character, which jsonb refuses: left out."""
+        spelt = cast(properties, Text)
+        sound = or_(func.pg_typeof(properties) == literal_column("CAST('jsonb' AS regtype)"),
+                    func.strpos(spelt, _backslashed("~u0000")) == literal_column("0"))
+        mended = func.regexp_replace(spelt, _backslashed(_NUL), _backslashed("~1"), word("g"))
+        return case((sound, cast(properties, JSONB)), else_=cast(mended, JSONB))
 
     def member(self, json: Element, name: Element) -> Element:
         """The parameter's type must be said: a list has members by number."""
