@@ -5,6 +5,7 @@ AudiencesyncError               70  a bug, when nothing below fits
 │   ├── ProjectError             2  mend the files; carries every problem of every file
 │   ├── OlderRun                 2  the instant asked for lies before the last run
 │   └── QueryError               2  mend an audience's SQL or its data
+│       └── RowsDiffer           2  one row a user; what they hold is for people, not for logs
 ├── LeaseHeld                   99  another process is at work; wait for it
 ├── Unavailable                 75  try again later
 │   ├── SourceUnavailable       75
@@ -77,6 +78,14 @@ class OlderRun(UsageError):
 
 class QueryError(UsageError):
     """An audience's SQL failed, or its result breaks a rule; nothing of it was kept."""
+
+
+class RowsDiffer(QueryError):
+    """Two rows of one user hold different values; both are shown, and logs are told no more than that."""
+
+    def __init__(self, path: object, user_id: str, first: str, second: str) -> None:
+        super().__init__(f"{path}: a user has several rows with different values: {user_id!r} has {first[:200]} and "
+                         f"{second[:200]}; group by the id, or choose one row a user")
 
 
 class LeaseHeld(AudiencesyncError):

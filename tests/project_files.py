@@ -26,6 +26,7 @@ class Toy(Destination):
     """A third party's destination."""
 
     type: ClassVar[str] = "toy"
+    sends: ClassVar[tuple[str, ...]] = ("identify", "track", "both")
     example: ClassVar[Mapping[str, object]] = {"write_key": "abc"}
 
     write_key: str = Field(min_length=3)

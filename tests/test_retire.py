@@ -162,7 +162,7 @@ def test_with_clear_every_member_is_told_false_exactly_once_wherever_he_was_told
             house.members(key, members)
         house.sync()
     before = {name: len(server.calls) for name, server in house.servers.items()}
-    assert "every member at a, b" in retire(house, "x", clear=True)
+    assert "everybody at a, b" in retire(house, "x", clear=True)
     if file == "deleted":
         delete_file(house, "x")
     house.project = replace(house.project, name="renamed")
@@ -269,7 +269,7 @@ def test_a_destination_that_was_never_told_is_not_told_now_either(make: Make) ->
     house = make("x", names="ab")
     house.members("x", CROWD)
     house.sync(names=["a"])
-    assert "every member at a that" in retire(house, "x", clear=True)
+    assert "everybody at a that" in retire(house, "x", clear=True)
     house.sync()
     assert house.servers["b"].connections == 0
     at_rest(house, code=2)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from audiencesync.errors import QueryError
+from audiencesync.errors import RowsDiffer
 from audiencesync.model import Audience, Chunk
 from audiencesync.model.calls import as_object, exact
 from audiencesync.model.cases import Difference, Expected
@@ -39,8 +39,7 @@ class Found:
             for user, text in zip(chunk.ids, chunk.values or (), strict=False):
                 if found.values.setdefault(user, text) != text:
                     first, second = sorted((found.values[user], text))
-                    raise QueryError(f"{audience.path}: {user!r} has several rows with different values, such as "
-                                     f"{first[:200]} and {second[:200]}; group by the id, or choose one row a user")
+                    raise RowsDiffer(audience.path, user, as_object(traits, first), as_object(traits, second))
         return found
 
     def row(self, user: str) -> Values:

@@ -191,5 +191,5 @@ def _empty(store: Store, known: Due, lease: Lease) -> None:
         return
     moment = max(instant(store, None), known.run.as_of)
     with stage(store, ()) as held:
-        runs.record(store, held, Audience(known.key, known.key, "", Path(known.key)), lease=lease,
+        runs.record(store, held, Audience(known.key, known.key, "", Path(known.key), kind=known.kind), lease=lease,
                     id_kind=str(known.id_kind), as_of=moment, started_at=moment, definition_hash="retired")

@@ -11,8 +11,18 @@ WIDEST = 32_768
 """Bytes of one user's computed traits: what Segment takes of a whole call (HTTP API); others take less."""
 
 
+NOTHING = "{}"
+"""The value of a call that tells nothing."""
+
+
 def pack(packer: Packer, calls: Sequence[Call], known: Mapping[str, str]) -> Packed:
-    """The requests that these calls make; a user whose traits are too wide is refused, and the others are not."""
+    """The requests that these calls make; a user whose traits are too wide is refused, and the others are not.
+
+    A call that tells nothing, as of somebody who was refused and keeps what he has, needs no request.
+    """
+    if silent := [call for call in calls if call.value == NOTHING]:
+        packed = pack(packer, [call for call in calls if call.value != NOTHING], known)
+        return replace(packed, done=(*packed.done, *silent))
     wide = [(call, size) for call in calls if isinstance(call.value, str) and len(call.value) * 4 > WIDEST
             and (size := len(call.value.encode())) > WIDEST]
     if not wide:

@@ -73,7 +73,7 @@ class Renderer:
     def render(self, calls: Sequence[Call]) -> list[str]:
         """The calls as compact JSON objects, in their order; where one is several, a line end parts them."""
         templates, email, items = self._templates, self._email, []
-        for user, span, value, included in calls:
+        for user, span, value, included, _ in calls:
             start, id_name, traits, true, false, rest, own, send, tracks = templates[span]
             user_id = quote(user)
             columns = f',"email":{user_id}' if email else ""

@@ -3,6 +3,7 @@
 from audiencesync.model.calls import (
     EVENT_KINDS,
     EVENTS,
+    TRAIT,
     Batch,
     Call,
     Channel,
@@ -16,6 +17,7 @@ from audiencesync.model.calls import (
     decoded,
     digits,
     exact,
+    spelt,
 )
 from audiencesync.model.definitions import (
     EVERYWHERE,
@@ -54,6 +56,7 @@ __all__ = [
     "EVENT_KINDS",
     "EVERYWHERE",
     "ID_COLUMNS",
+    "TRAIT",
     "Ago",
     "AlertChannel",
     "Audience",
@@ -92,5 +95,6 @@ __all__ = [
     "decoded",
     "digits",
     "exact",
+    "spelt",
     "table_of",
 ]

@@ -11,6 +11,8 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import orjson
 
+TRAIT = "trait"
+"""The kind of a computation that has values; how an envelope says so (context.personas.computation_class)."""
 EVENT_KINDS = ("entered", "exited", "computed")
 EVENTS = ("Audience Entered", "Audience Exited", "Trait Computed")
 """What Segment's Engage calls its track events (using-engage-data); many receivers want just these names."""
@@ -20,18 +22,19 @@ class Call(NamedTuple):
     """What one user is told of one computation: `span` is its index among the sync's spans.
 
     `value` is an audience's boolean, or the text of a JSON object with the computed traits that he is told: null for
-    one that he has no more.
+    one that he has no more. `over` says of the latter that he dropped out, whatever he is told then.
     """
 
     user_id: str
     span: int
     value: bool | str
     included: str | None
+    over: bool = False
 
     @property
     def tells(self) -> bool:
         """Whether it says that something is so, and not only that it is over: just such a call may make a person."""
-        return self.value if isinstance(self.value, bool) else any(
+        return self.value if isinstance(self.value, bool) else not self.over and any(
             value is not None for value in orjson.loads(self.value).values())
 
     def traits(self, key: str) -> dict[str, Any]:
@@ -66,10 +69,27 @@ def digits(number: object) -> orjson.Fragment:
     raise TypeError(f"JSON has no words for {type(number).__name__}")
 
 
+def spelt(number: float | Decimal) -> str:
+    """The one spelling of a number: 9 for 9.0, 9.5 for 9.50, no exponent; raises ValueError where JSON has none.
+
+    A number of more than 308 digits is one that receivers, which read doubles, take for infinite or malformed.
+    """
+    value = number if isinstance(number, Decimal) else Decimal(number if isinstance(number, int) else repr(number))
+    if not value.is_finite():
+        raise ValueError("not a finite number, which JSON cannot say")
+    if value.adjusted() > MOST_DIGITS or value.adjusted() < -1000:
+        raise ValueError(f"a number of more than {MOST_DIGITS} digits, which no receiver can hold")
+    text = f"{value:f}"
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text == "-0" else text
+
+
 def _whole(text: str) -> int | Decimal:
     return int(text) if len(text) < _ALWAYS_64_BITS else Decimal(text)
 
 
+MOST_DIGITS = 307
+"""Of a double, before the point."""
 _ALWAYS_64_BITS = 19
 """Characters below which a whole number has room in 64 bits, sign and all."""
 _EXACT = json.JSONDecoder(parse_float=Decimal, parse_int=_whole)
@@ -80,7 +100,8 @@ class Envelope:
     """What the bodies of one computation are made of, frozen when a sync opens, so that a retry repeats them.
 
     `follows` names an included column whose change is told like a change of membership, since it says who the user is.
-    `traits` are the names of a computed trait's columns as of the newer run, `traits_before` as of the older one;
+    `traits` are the names of a computed trait's columns as of the newer run, `traits_before` as of the older one, and
+    `traits_gone` those between that somebody who was refused may still hold;
     `missing` is what those are told to be who drop out of its result (JSON text, empty for nothing), `full_row` whether
     all are told when one changes. `send` is identify, track or both, and `events` the names of those events (entered,
     exited, computed).
@@ -97,6 +118,7 @@ class Envelope:
     follows: str = ""
     traits: tuple[str, ...] = ()
     traits_before: tuple[str, ...] = ()
+    traits_gone: tuple[str, ...] = ()
     missing: str = "null"
     full_row: bool = False
     send: str = "identify"

@@ -7,7 +7,7 @@ from pathlib import PurePath
 
 import orjson
 
-from audiencesync.model import EVERYWHERE, Audience, Destination
+from audiencesync.model import EVERYWHERE, Audience, Destination, spelt
 from audiencesync.project.document import Document
 from audiencesync.project.page import did_you_mean
 from audiencesync.project.settings import Header
@@ -54,6 +54,8 @@ def _taken(name: str, destination: Destination) -> str:
 
 def missing_text(when_missing: object) -> str:
     """What is told of each trait of a user who dropped out, as JSON text; empty for nothing."""
+    if isinstance(when_missing, int | float) and not isinstance(when_missing, bool):
+        return spelt(when_missing)
     words = {"clear": "null", "keep": ""}
     known = words.get(when_missing) if isinstance(when_missing, str) else None
     return orjson.dumps(when_missing).decode() if known is None else known

@@ -17,6 +17,8 @@ from audiencesync.schedule import Duration, check_schedule, parse_duration
 
 DESTINATION_NAME = r"[A-Za-z0-9_-]+"
 VARIABLE_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
+_HUGE = re.compile(r"[-+]?(\.nan|\.inf|\d{18,}(\.\d*)?|\d[\d.]*[eE][-+]?\d{3,})", re.IGNORECASE)
+"""A number that is not finite, or larger than YAML's numbers are read here."""
 _SCHEME = re.compile(r"([A-Za-z][\w.-]*)(\+[\w.-]+)?://")
 
 
@@ -163,6 +165,8 @@ def _share(value: object) -> float | int | None:
 def _missing(value: object) -> object:
     if isinstance(value, str) and value not in MISSING and nearest(value, MISSING):
         raise ValueError(f"did you mean {nearest(value, MISSING)!r}? else write a value that is not so near it")
+    if isinstance(value, str) and not (value.isprintable() and _HUGE.fullmatch(value) is None):
+        raise ValueError(f"{value!r} is nothing that JSON can say")
     if value is None or isinstance(value, str | int | float | bool):
         return "clear" if value is None else value
     raise ValueError("write clear (null is told), keep (nothing is told), or a value such as 0")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, tzinfo
 from math import ceil
 
-_VALUE = re.compile(r"(row [\d,]+ of the result: [^:]+):.*")
+_VALUE = re.compile(r"(row [\d,]+ of the result: [^:]+|a user has several rows with different values):.*")
 
 
 def stamp(at: datetime | None) -> str | None:

@@ -6,18 +6,18 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal, InvalidOperation
 from itertools import chain
-from math import isfinite
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
 
+from audiencesync.model import spelt
 from audiencesync.source.included import Unfit, encodable, fit, texts_of
 
 NULL = "null"
 
 _KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
-    (bool, "boolean"), ((int, float, Decimal), "number"), ((str, UUID), "string"), ((date, time), "timestamp"),
+    (bool, "boolean"), ((int, float, Decimal), "number"), ((str, UUID, time), "string"), (date, "timestamp"),
     ((list, tuple), "list"),
 )
 _WORDS = {"boolean": "a boolean", "number": "a number", "string": "text", "timestamp": "a time", "list": "a list"}
@@ -71,7 +71,7 @@ def _strings(values: Sequence[Any]) -> list[str]:
         raise Unfit("text with half a surrogate pair")
     if any("\0" in value for value in values if type(value) is str):
         raise Unfit("text with a NUL character")
-    return texts_of([str(value) if isinstance(value, UUID) else value for value in values])
+    return texts_of([value if value is None or isinstance(value, str) else str(value) for value in values])
 
 
 def _numbers(values: Sequence[Any]) -> list[str]:
@@ -97,25 +97,10 @@ def plain(rows: Sequence[Sequence[Any]]) -> str | None:
 
 
 def _number(value: float | Decimal | None) -> str:
-    if value is None:
-        return NULL
-    if isinstance(value, int):
-        return str(int(value))
-    if isinstance(value, float):
-        if not isfinite(value):
-            raise Unfit("not a finite number, which JSON cannot say")
-        if value.is_integer() and abs(value) < 2**63:
-            return str(int(value))
-        if "e" not in (text := repr(value)):
-            return text
-        value = Decimal(text)
-    if not value.is_finite():
-        raise Unfit("not a finite number, which JSON cannot say")
-    if value.adjusted() > 1000 or value.adjusted() < -1000:
-        raise Unfit("a number of more than a thousand digits")
-    text = f"{value:f}"
-    text = text.rstrip("0").rstrip(".") if "." in text else text
-    return "0" if text == "-0" else text
+    try:
+        return NULL if value is None else spelt(int(value) if isinstance(value, int) else value)
+    except ValueError as error:
+        raise Unfit(str(error)) from None
 
 
 def _lists(values: Sequence[Any]) -> list[str]:

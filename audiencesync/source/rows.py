@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from audiencesync.errors import QueryError
-from audiencesync.model import ID_COLUMNS, Audience, Chunk
+from audiencesync.model import ID_COLUMNS, TRAIT, Audience, Chunk
 from audiencesync.source.included import Unfit, encodable, fit, objects, simple
 from audiencesync.source.problems import wrong
 from audiencesync.source.traits import Traits
@@ -39,7 +39,7 @@ class Layout:
         self.id_kind = self._find_kind()
         self._id = itemgetter(self._index(self.id_kind))
         self._included = [(name, self._index(name)) for name in audience.include]
-        self.traits = (Traits(audience, columns, (self.id_kind, *audience.include)) if audience.kind == "trait"
+        self.traits = (Traits(audience, columns, (self.id_kind, *audience.include)) if audience.kind == TRAIT
                        else None)
 
     def chunk(self, rows: Sequence[Row], number: int) -> Chunk:

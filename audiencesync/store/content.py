@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from heapq import merge
 from itertools import chain, groupby, islice, repeat
-from operator import itemgetter
+from operator import itemgetter, not_
 from typing import Any
 
 from sqlalchemy import (
@@ -23,12 +23,11 @@ from sqlalchemy import (
     select,
 )
 
-from audiencesync.model import Call, Page, Span, Sync
+from audiencesync.model import TRAIT, Call, Page, Span, Sync
 from audiencesync.store import values
 from audiencesync.store.connect import Store
 from audiencesync.store.included import included_column
 from audiencesync.store.tables import memberships, rejections
-from audiencesync.store.traits import TRAIT
 from audiencesync.store.values import NOTHING, as_of, renamed
 
 
@@ -109,16 +108,19 @@ def _touched(from_run: int, to_run: int, table: FromClause) -> ColumnElement[boo
 
 def retries(sync: Sync, span: Span) -> Select[Any]:
     """What `changes` gives, of users refused before the sync opened whose next try is due."""
-    due = and_(rejections.c.destination == sync.destination, rejections.c.computation_id == span.computation_id,
-               rejections.c.sync_id < sync.id, rejections.c.next_try <= sync.retries_due)
+    before = and_(rejections.c.destination == sync.destination, rejections.c.computation_id == span.computation_id,
+                  rejections.c.sync_id < sync.id)
+    due = rejections.c.next_try <= sync.retries_due
     if span.envelope.computation_class == TRAIT:
-        return values.refused(span, due)
+        # of his traits only those that differ would be told else, though he does not hold the others
+        told = select(changes(sync.mode, span).subquery().c.user_id)
+        return values.refused(span, and_(before, or_(due, rejections.c.user_id.in_(told))))
     member = memberships.alias("member")
     mine = and_(member.c.computation_id == span.computation_id, member.c.user_id == rejections.c.user_id,
                 as_of(span.to_run, member))
     value = case((member.c.user_id.is_(None), 0), else_=1)
     return (select(rejections.c.user_id, value.label("value"), member.c.included)
-            .select_from(rejections.outerjoin(member, mine)).where(due))
+            .select_from(rejections.outerjoin(member, mine)).where(before, due))
 
 
 def in_columns(store: Store, query: Select[Any], after: str | None, chunk: int) -> Iterator[list[list[Any]]]:
@@ -146,7 +148,8 @@ def as_calls(span: Span, index: int, columns: list[list[Any]], *, whole: bool) -
     users, members, included, *traits = columns
     told = partial(values.told, span.envelope, whole=whole)
     each: Iterable[bool | str] = map(told, *traits) if traits else map(bool, members)
-    calls = list(map(_as_call, zip(users, repeat(index), each, included, strict=False)))
+    over = map(not_, members) if traits else repeat(False)
+    calls = list(map(_as_call, zip(users, repeat(index), each, included, over, strict=False)))
     return [call for call in calls if call.value != NOTHING] if not whole and renamed(span.envelope) else calls
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import Column, FromClause, MetaData, Select, Table, Text, insert, literal, select
 from sqlalchemy.schema import CreateTable, DropTable
 
-from audiencesync.model import Audience, Chunk, Shipped, as_object, table_of
+from audiencesync.model import TRAIT, Audience, Chunk, Shipped, as_object, table_of
 from audiencesync.store.connect import Store
 from audiencesync.store.content import in_columns
 from audiencesync.store.runs import Due
@@ -20,9 +20,6 @@ from audiencesync.store.values import as_of
 
 CHUNK = 5000
 """Users of a chunk."""
-
-TRAIT = "trait"
-"""The kind of a computation that has values."""
 
 _kept = Table(
     "kept_members", MetaData(), Column("key", Text, primary_key=True), Column("user_id", UserId, primary_key=True),

@@ -32,13 +32,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import CreateTable, DropTable
 
-from audiencesync.model import Envelope, Left, Span, Sync
+from audiencesync.model import TRAIT, Envelope, Left, Span, Sync
+from audiencesync.store import values
 from audiencesync.store.connect import Store
 from audiencesync.store.content import changes, retries
 from audiencesync.store.included import included_column
 from audiencesync.store.stage import Stage, staged
 from audiencesync.store.tables import UserId, computations, memberships, positions, rejections, runs, spans, syncs
-from audiencesync.store.traits import TRAIT
 from audiencesync.store.values import as_of, renamed
 
 planned = Table(
@@ -48,6 +48,8 @@ planned = Table(
     Column("since_run", Integer, primary_key=True, autoincrement=False), Column("until_run", Integer),
     Column("included", Text), Column("value", Text),
     prefixes=["TEMPORARY"], sqlite_with_rowid=False)
+NOBODYS = '"\\u0000"'
+"""A value that nobody has, since no text with a NUL character is ever kept."""
 FROM, TO = 0, 1
 """The two runs of a thought: as it is told, and as it would be."""
 
@@ -142,7 +144,13 @@ def _put(held: Stage, slot: int, rows: Select[Any]) -> int:
 
 
 def _counted(held: Stage, span: Span, net: tuple[int, int], moved: int) -> Change:
-    """Of computed traits it is their values that say who is told."""
+    """Of computed traits it is their values that say who is told; by other names only when they are compared."""
+    if renamed(span.envelope):
+        entered = exited = told = 0
+        for _, member, _, before, after in _in_order(held, changes("incremental", span, planned)):
+            if values.told(span.envelope, before, after, whole=False) != values.NOTHING:
+                entered, exited, told = entered + (before is None), exited + (not member), told + 1
+        return Change(net, entered - moved, exited, moved, told - entered - exited)
     rows = changes("incremental", span, planned).subquery()
     entered, exited, told = held.connection.execute(select(
         func.coalesce(func.sum(case((rows.c.before.is_(None), 1), else_=0)), 0),
@@ -150,23 +158,39 @@ def _counted(held: Stage, span: Span, net: tuple[int, int], moved: int) -> Chang
     return Change(net, int(entered) - moved, int(exited), moved, int(told) - int(entered) - int(exited))
 
 
-def think_again(held: Stage, slot: int, destination: str, computation_id: int, before: Sequence[Sync]) -> int:
+def _in_order(held: Stage, query: Select[Any]) -> Iterator[Any]:
+    """The rows by user, some thousand at a time."""
+    user, after = query.selected_columns[0], None
+    query = query.order_by(user).limit(5000)
+    while rows := held.connection.execute(query if after is None else query.where(user > after)).all():
+        yield from rows
+        after = rows[-1][0]
+
+
+def think_again(held: Stage, slot: int, destination: str, computation_id: int, envelope: Envelope,
+                before: Sequence[Sync]) -> int:
     """Add the users the destination refused before, with the value they would have; say how many that are.
 
-    Whoever belongs to a sync that goes on `before` is refused no more when that is done.
+    Whoever belongs to a sync that goes on `before` is refused no more when that is done. Of computed traits they are
+    told all, as if they held what nobody does.
     """
-    known = select(planned.c.user_id).where(planned.c.computation_id == slot)
+    strange = f"[{','.join([NOBODYS] * len(envelope.traits_before))}]"
+    known = select(planned.c.user_id).where(planned.c.computation_id == slot,
+                                            planned.c.value.is_distinct_from(strange))
     mine = [rejections.c.destination == destination, rejections.c.computation_id == computation_id,
             rejections.c.user_id.not_in(known)]
     mine += [rejections.c.user_id.not_in(users) for sync in before for span in sync.spans
              if span.computation_id == computation_id for users in _owed(sync, span)]
-    count = held.connection.execute(select(func.count()).select_from(rejections).where(*mine)).scalar_one()
-    for member in (True, False):
-        matches = staged.c.user_id.is_not(None) if member else staged.c.user_id.is_(None)
-        _put(held, slot, select(rejections.c.user_id, literal(TO if member else FROM),
-                                null() if member else literal(TO), staged.c.included, staged.c.value)
-             .select_from(rejections.outerjoin(staged, staged.c.user_id == rejections.c.user_id))
-             .where(*mine, matches))
+    refused = rejections.outerjoin(staged, staged.c.user_id == rejections.c.user_id)
+    valued = envelope.computation_class == TRAIT
+    if valued and not envelope.missing:
+        mine.append(staged.c.user_id.is_not(None))
+    count = held.connection.execute(select(func.count()).select_from(refused).where(*mine)).scalar_one()
+    here, gone = staged.c.user_id.is_not(None), staged.c.user_id.is_(None)
+    old = rejections.c.user_id, literal(FROM), literal(TO), null(), literal(strange) if valued else null()
+    new = rejections.c.user_id, literal(TO), null(), staged.c.included, staged.c.value
+    for row, matches in ((old, or_(gone, here) if valued else gone), (new, here)):
+        _put(held, slot, select(*row).select_from(refused).where(*mine, matches))
     return count
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 import orjson
 from sqlalchemy import Connection, Row, func, insert, select, update
 
 from audiencesync import failpoints
-from audiencesync.errors import OlderRun, QueryError, UsageError
-from audiencesync.model import Audience, Run
+from audiencesync.errors import OlderRun, QueryError, RowsDiffer, UsageError
+from audiencesync.model import Audience, Run, as_object
 from audiencesync.store.compare import begin, compare
 from audiencesync.store.connect import Store
 from audiencesync.store.leases import Lease, guard
@@ -32,6 +33,7 @@ class Due:
     pause_reason: str | None
     retired: bool
     run: Run | None
+    kind: str = "audience"
 
 
 def _computation(store: Store, connection: Connection, audience: Audience) -> Row[Any]:
@@ -75,13 +77,15 @@ def check_run(row: Any, last: Any, audience: Audience, id_kind: str | None, as_o
 
 
 def record(store: Store, held: Stage, audience: Audience, *, id_kind: str, as_of: datetime, started_at: datetime,
-           definition_hash: str, lease: Lease | None = None, traits: Mapping[str, str] | None = None) -> Run:
+           definition_hash: str, lease: Lease | None = None, traits: Mapping[str, str] | None = None,
+           included: Mapping[str, str] = MappingProxyType({})) -> Run:
     """Compare the stage with the memberships that last, and write what differs and the run, together or not at all.
 
-    `traits` are the kinds of a computed trait's values by column. Raises QueryError where those go against what is
-    known, or one user's rows against each other; with a `lease` it writes only while that is held: raises LeaseLost.
+    `traits` are the kinds of a computed trait's values by column, `included` keys by columns that travel along. It
+    raises QueryError where those go against what is known, or one user's rows against each other. With a `lease` it
+    writes only while that is held: raises LeaseLost.
     """
-    kinds = check_result(store, held, audience, traits or {})
+    kinds = check_result(store, held, audience, traits or {}, included)
     with store.transaction(held.connection) as connection:
         if lease is not None:
             guard(store, connection, lease)
@@ -105,16 +109,16 @@ def record(store: Store, held: Stage, audience: Audience, *, id_kind: str, as_of
     return run
 
 
-def check_result(store: Store, held: Stage, audience: Audience, traits: Mapping[str, str]) -> dict[str, str]:
+def check_result(store: Store, held: Stage, audience: Audience, traits: Mapping[str, str],
+                 included: Mapping[str, str]) -> dict[str, str]:
     """Refuse a result that goes against what is told (see check_traits), or itself (QueryError).
 
     That is one in which a user has two rows with different values; both are shown. Gives the kinds of its values.
     """
-    kinds = check_traits(store, audience, traits)
+    kinds = check_traits(store, audience, traits, included)
     if (torn := held.torn()) is not None:
-        user, first, second = torn
-        raise QueryError(f"{audience.path}: {user!r} has several rows with different values, such as {first[:200]} and "
-                         f"{second[:200]}; group by the id, or choose one row a user")
+        user, *both = torn
+        raise RowsDiffer(audience.path, user, *(as_object(list(kinds), values) for values in both))
     return kinds
 
 
@@ -152,7 +156,7 @@ def latest(store: Store, keys: Iterable[str]) -> dict[str, Due]:
              .where(computations.c.key.in_(list(keys))).order_by(computations.c.key))
     with store.read() as connection:
         return {row.key: Due(row.id, row.key, row.id_kind, row.paused_at is not None, row.pause_reason,
-                             row.retired_at is not None, _run(row)) for row in connection.execute(query)}
+                             row.retired_at is not None, _run(row), row.kind) for row in connection.execute(query)}
 
 
 def _run(row: Any) -> Run | None:

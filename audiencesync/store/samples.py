@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import ColumnElement, exists, func, or_, select
 
 from audiencesync.model import Call, Span
 from audiencesync.store.connect import Store
@@ -23,9 +23,11 @@ def sample(store: Store, destination: str, computation_id: int, key: str, run: i
     envelope = replace(last_envelope(store, destination, computation_id), traits=names)
     span = Span(computation_id, key, run, run, envelope)
     everybody = changes("backfill", span).subquery()
-    refused = exists().where(rejections.c.destination == destination,
+    refused: ColumnElement[bool] = exists().where(rejections.c.destination == destination,
                              rejections.c.computation_id == computation_id,
                              rejections.c.user_id == everybody.c.user_id)
+    if envelope.missing not in ("null", ""):  # who dropped out before this destination was told anything is not there
+        refused = or_(refused, everybody.c.value == 0)
     drawn = select(everybody).where(~refused).order_by(func.random()).limit(count).subquery()
     with store.read() as connection:
         columns = store.backend.gather(connection, drawn)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import orjson
 from sqlalchemy import Connection, Select, func, select
 
-from audiencesync.model import Envelope, Span
+from audiencesync.model import TRAIT, Envelope, Span
 from audiencesync.store.connect import Store
 from audiencesync.store.content import changes
 from audiencesync.store.tables import memberships, positions, rejections, runs
 from audiencesync.store.tables import spans as spans_table
 from audiencesync.store.tables import syncs as syncs_table
+from audiencesync.store.traits import read_traits
 from audiencesync.store.views import Known
 
 
@@ -114,7 +116,7 @@ def _standing(connection: Connection, one: Known, name: str, seen: _Seen, *, cou
         newest = 0 if at.clear_as_of is not None else position
         oldest = at.clear_as_of if position else None
     mode = opened.mode if opened else "incremental" if position or leaves else "initial"
-    pending = _pending(connection, one, position, newest, opened) if counted else 0
+    pending = _pending(connection, one, name, position, newest, opened) if counted else 0
     told = {} if opened is None else {
         "sync": opened.id, "told": opened.sent + opened.rejected, "total": opened.total,
         "unresolved": opened.claimed != opened.acknowledged, "opened_at": opened.opened_at}
@@ -124,22 +126,34 @@ def _standing(connection: Connection, one: Known, name: str, seen: _Seen, *, cou
                     oldest, leaves, **told)
 
 
-def _pending(connection: Connection, one: Known, position: int, newest: int, opened: Any) -> int:
+def _pending(connection: Connection, one: Known, name: str, position: int, newest: int, opened: Any) -> int:
     """What is left of the open sync, and what has changed since the run that it brings the destination to."""
     count = 0
     if opened is not None:
-        rest = changes(opened.mode, _span(one, opened.from_run, opened.to_run))
+        rest = changes(opened.mode, _span(connection, one, name, opened.from_run, opened.to_run))
         if opened.acknowledged is not None:
             rest = rest.where(memberships.c.user_id > opened.acknowledged)
         count += _count(connection, rest)
         position = opened.to_run
     if position != newest:
-        count += _count(connection, changes("incremental" if position else "initial", _span(one, position, newest)))
+        rest = changes("incremental" if position else "initial", _span(connection, one, name, position, newest))
+        count += _count(connection, rest)
     return count
 
 
-def _span(one: Known, from_run: int, to_run: int) -> Span:
+def _span(connection: Connection, one: Known, name: str, from_run: int, to_run: int) -> Span:
+    """A span that is only counted; of computed traits what its runs found, and what was said of those who drop out."""
     envelope = Envelope(one.key, one.id_kind or "", "", "", "", one.kind)
+    if one.kind == TRAIT:
+        found = select(runs.c.traits).where(runs.c.computation_id == one.computation_id)
+        after, before = (tuple(read_traits(connection.execute(found.where(runs.c.number == run)).scalar()))
+                         for run in (to_run, from_run))
+        last = connection.execute(
+            select(spans_table.c.envelope).join(syncs_table, syncs_table.c.id == spans_table.c.sync_id)
+            .where(syncs_table.c.destination == name, spans_table.c.computation_id == one.computation_id)
+            .order_by(syncs_table.c.id.desc()).limit(1)).scalar()
+        missing = orjson.loads(last).get("missing", "null") if last else "null"
+        envelope = replace(envelope, traits=after, traits_before=before, missing=missing)
     return Span(one.computation_id, one.key, from_run, to_run, envelope)
 
 

@@ -26,6 +26,7 @@ from sqlalchemy import (
     null,
     or_,
     select,
+    true,
 )
 
 from audiencesync.model import Envelope, Span, as_object, decoded, digits
@@ -72,6 +73,8 @@ def changed(span: Span, table: FromClause, touched: ColumnElement[bool]) -> Sele
                stayed if renamed(envelope) else before != after]
     if envelope.missing:
         differs.append(and_(left, before != _all(envelope.missing, envelope.traits_before)))
+    if envelope.full_row and span.to_run == 0:  # whoever dropped out before may hold something, too
+        differs.append(true())
     if envelope.follows:
         column = included_column(table.c.included, envelope.follows)
         was, is_ = (func.max(case((when, column), else_=null())) for when in (then, now))
@@ -114,13 +117,19 @@ def told(envelope: Envelope, before: str | None, after: str | None, *, whole: bo
         return as_object(envelope.traits, after)
     new = dict(zip(envelope.traits, decoded(after), strict=True)) if after else {}
     missing = orjson.loads(envelope.missing or "null") if after is None else None
-    chosen = {name: new.get(name, missing) for name in (*envelope.traits, *envelope.traits_before)}
+    names = (*envelope.traits, *envelope.traits_before, *(envelope.traits_gone if whole else ()))
+    chosen = {name: new.get(name, missing) for name in names}
     moved = before == after and (bool(envelope.follows) or not renamed(envelope))
     if before is not None and not whole and not moved:
         old = dict(zip(envelope.traits_before, decoded(before), strict=True))
-        differs = {name: value for name, value in chosen.items() if value != old.get(name)}
+        differs = {name: value for name, value in chosen.items() if not same(value, old.get(name))}
         chosen = chosen if differs and envelope.full_row else differs
     return orjson.dumps(chosen, default=digits).decode()
+
+
+def same(one: object, other: object) -> bool:
+    """Whether two values are spelt alike: what Python calls equal may be a number here and a boolean there."""
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
 def _all(value: str, traits: Sequence[str]) -> str:

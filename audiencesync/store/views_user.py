@@ -10,11 +10,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, and_, exists, func, or_, select
 
-from audiencesync.model import as_object
+from audiencesync.model import TRAIT, as_object
 from audiencesync.store.accounts import NEW_ACCOUNT
 from audiencesync.store.connect import Store
 from audiencesync.store.tables import acts, computations, memberships, positions, rejections, runs, spans, syncs
-from audiencesync.store.traits import TRAIT, read_traits
+from audiencesync.store.traits import read_traits
 from audiencesync.store.views import Rejected
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from audiencesync.errors import (
     SourceUnavailable,
     StateUnavailable,
 )
-from audiencesync.model import Audience, Project, Run
+from audiencesync.model import ID_COLUMNS, Audience, Project, Run
 from audiencesync.report import cause
 from audiencesync.store import runs
 from audiencesync.store.connect import Store
@@ -55,7 +55,7 @@ class Computer:
     """Makes runs as of one instant; `interrupted` ends them.
 
     `stale` says why the source may not be asked now, `unfit` why that cannot be said; `failed` are the exit codes of
-    those that failed, by key.
+    those that failed, by key; `included` the keys of those that a column travels along with, by the column.
     """
 
     store: Store
@@ -65,6 +65,7 @@ class Computer:
     stale: str = ""
     unfit: AudiencesyncError | None = None
     failed: dict[str, int] = field(default_factory=dict)
+    included: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def at(cls, project: Project, store: Store, source: Source, moment: datetime,
@@ -72,15 +73,17 @@ class Computer:
         """One for this instant, which knows how fresh the source is."""
         from audiencesync.source import why_stale
 
+        columns = {column.casefold(): audience.key for audience in project.audiences for column in audience.include
+                   if column not in ID_COLUMNS}
+        computer = cls(store, source, moment, interrupted, included=columns)
         if project.source.fresh is None:
-            return cls(store, source, moment, interrupted)
+            return computer
         try:
-            stale = why_stale(source, project.source.fresh, moment, interrupted=interrupted)
+            return replace(computer, stale=why_stale(source, project.source.fresh, moment, interrupted=interrupted))
         except Interrupted:
             raise
         except AudiencesyncError as error:
-            return cls(store, source, moment, interrupted, unfit=error)
-        return cls(store, source, moment, interrupted, stale)
+            return replace(computer, unfit=error)
 
     def run(self, audience: Audience, *, lease: Lease | None = None, retried: bool = False) -> tuple[Run, Errors]:
         """One audience's run and, where it failed, the exit code and the words for it; a paused one is left alone.
@@ -131,7 +134,7 @@ class Computer:
         with stage(self.store, result.chunks) as held:
             return runs.record(self.store, held, audience, id_kind=result.id_kind, as_of=self.moment,
                                started_at=started, definition_hash=definition_hash(audience), lease=lease,
-                               traits=result.traits)
+                               traits=result.traits, included=self.included)
 
 
 @dataclass(frozen=True, slots=True)

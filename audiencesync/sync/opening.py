@@ -12,7 +12,7 @@ from audiencesync.store import accounts, content, decisions, runs, syncs
 from audiencesync.store.connect import Store
 from audiencesync.store.leases import Lease
 from audiencesync.store.positions import NOWHERE, Position, known_positions
-from audiencesync.store.traits import traits_of
+from audiencesync.store.traits import gone_traits, traits_of
 from audiencesync.sync import brakes, fields
 from audiencesync.sync.brakes import Target
 from audiencesync.sync.envelopes import envelope, farewell
@@ -215,5 +215,7 @@ class Agenda:
         else:
             audience = next(audience for audience in self.audiences if audience.key == known.key)
             before, after = (traits_of(self.store, known.computation_id, run) for run in (from_run, to_run))
-            shape = envelope(self.project, self.destination, audience, id_kind, as_of, after, before)
+            gone = gone_traits(self.store, self.destination, known.computation_id, to_run,
+                               ever=mode == "backfill") if after else ()
+            shape = envelope(self.project, self.destination, audience, id_kind, as_of, after, before, gone)
         return Span(known.computation_id, known.key, from_run, to_run, shape)

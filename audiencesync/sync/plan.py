@@ -8,13 +8,13 @@ from datetime import datetime
 from itertools import count
 
 from audiencesync.errors import AudiencesyncError, Interrupted, SourceUnavailable, StateUnavailable
-from audiencesync.model import Audience, Plan, PlannedAudience, Project, Span, Sync
+from audiencesync.model import TRAIT, Audience, Plan, PlannedAudience, Project, Span, Sync
 from audiencesync.store import decisions, planning, positions, runs, syncs
 from audiencesync.store.connect import Store
 from audiencesync.store.members import Kept, keeping
 from audiencesync.store.positions import NOTHING, Position
 from audiencesync.store.stage import stage
-from audiencesync.store.traits import TRAIT, traits_of
+from audiencesync.store.traits import traits_of
 from audiencesync.sync import fields
 from audiencesync.sync.blocked import blocked_account
 from audiencesync.sync.compute import Computer, Errors, instant
@@ -99,10 +99,10 @@ def _audience(project: Project, thought: Store, computer: Computer, kept: Kept, 
     runs.check_run(known, last, audience, result.id_kind, computer.moment)
     with stage(thought, result.chunks) as held:
         identity, number = (known.computation_id, last.number if last else 0) if known else (NOBODY_YET, 0)
-        kinds = runs.check_result(thought, held, audience, result.traits)
+        kinds = runs.check_result(thought, held, audience, result.traits, computer.included)
         renamed = list(kinds) != list(traits_of(thought, identity, number))
         entered, exited, updated = planning.differences(held, identity, number, renamed=renamed)
-        kept.keep(held, audience, result.traits)
+        kept.keep(held, audience, kinds)
         for desk in desks:
             shape = envelope(project, desk.name, audience, result.id_kind, computer.moment, result.traits)
             plan_sync(thought, held, desk, audience, identity, Span(0, audience.key, 0, 0, shape))

@@ -47,7 +47,8 @@ def plan_sync(thought: Store, held: Stage, desk: Desk, audience: Audience, ident
     if why:
         quiet = said == decisions.DISCARDED and decision is not None and not brakes.grown(decision, net)
         status, reason = _waits(why, span.key, desk.name, quiet=quiet)
-    again = 0 if part else planning.think_again(held, slot, desk.name, identity, desk.open)
+    again = 0 if part else planning.think_again(held, slot, desk.name, identity, span.envelope,
+                                                       desk.open)
     if not part or change.calls:
         desk.rows.append(PlannedSync(span.key, desk.name, mode, status, change.entered, change.exited,
                                      again + change.moved, reason, updated=change.updated))
@@ -82,7 +83,8 @@ def plan_approved(store: Store, thought: Store, desks: Sequence[Desk]) -> None:
             with stage(thought, members(store, wanted)) as held:
                 slot = next(desk.numbers)
                 change = planning.think(held, slot, wanted.computation_id, wanted.from_run, shape)
-                again = change.moved + planning.think_again(held, slot, desk.name, wanted.computation_id, desk.open)
+                again = change.moved + planning.think_again(held, slot, desk.name, wanted.computation_id, shape,
+                                                               desk.open)
             desk.rows.append(PlannedSync(wanted.key, desk.name, mode, "ready", change.entered, change.exited, again,
                                          f"approved up to run {wanted.to_run}", updated=change.updated))
             desk.plan(slot, mode, "aside", wanted.computation_id, span)
@@ -102,7 +104,7 @@ def plan_farewells(store: Store, thought: Store, desks: Sequence[Desk]) -> None:
             run, status, reason = _standing(thought, desk, due.computation_id)
             slot, shape = next(desk.numbers), farewell(store, desk.name, due, as_of, run)
             exited = planning.think(nobody, slot, due.computation_id, run, shape).exited
-            again = planning.think_again(nobody, slot, desk.name, due.computation_id, desk.open)
+            again = planning.think_again(nobody, slot, desk.name, due.computation_id, shape, desk.open)
             if not exited + again:
                 continue
             desk.rows.append(PlannedSync(due.key, desk.name, "incremental", status, 0, exited, again,

@@ -119,7 +119,7 @@ def _of_audiences(seen: Overview) -> Iterator[Trouble]:
                           f"mend it, then: {AGAIN} {one.key}", since=one.failing_since, key=one.key)
         if one.key in seen.gone:
             yield Trouble("gone", what, "its file is gone, so destinations keep what they were told",
-                          f"put the file back, or tell everybody that he left: audiencesync retire {one.key} --clear",
+                          f"put it back, or tell everybody that it is over: audiencesync retire {one.key} --clear",
                           key=one.key)
 
 
