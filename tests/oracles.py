@@ -6,7 +6,7 @@ What the core says of itself (its rows, its counts, its status) is compared with
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import groupby
@@ -44,6 +44,16 @@ class Meant(NamedTuple):
     user: str
     told: Mapping[str, Any] | None
     again: Mapping[str, Any]
+    whole: bool = False
+
+    def means(self, traits: Mapping[str, Any], told: Mapping[str, Any] | None, names: Sequence[str]) -> bool:
+        """Whether this is what is told; where that is all, columns of former runs may be taken back besides."""
+        if told is None:
+            return False
+        if self.whole or told is self.again:
+            traits = {name: value for name, value in traits.items()
+                      if name in told or value is not None or name not in names}
+        return dict(told) == dict(traits)
 
 
 @dataclass
@@ -169,7 +179,7 @@ class Oracle:
         calls = self._values(row) if row.key == self.world.valued.key else self._memberships(row)
         for user, (told, again) in calls.items():
             identity = blake2b(f"{row.key}\0{user}".encode(), key=row.secret, digest_size=16).hexdigest()
-            self.meant[f"as_{identity}"] = Meant(row.destination, row.key, user, told, again)
+            self.meant[f"as_{identity}"] = Meant(row.destination, row.key, user, told, again, row.mode == "backfill")
         return frozenset(user for user, (told, _) in calls.items() if told is not None)
 
     def _memberships(self, row: Any) -> dict[str, tuple[Mapping[str, Any] | None, Mapping[str, Any]]]:
@@ -181,10 +191,11 @@ class Oracle:
 
     def _values(self, row: Any) -> dict[str, tuple[Mapping[str, Any] | None, Mapping[str, Any]]]:
         valued, low, high = self.world.valued, row.from_run, row.to_run
+        begun = bool(valued.visited[row.destination, row.key])
         valued.visited[row.destination, row.key] |= {low, high} - {0}
         calls = {}
         for user in USERS:
-            told = valued.told(row.mode, user, low, high)
+            told = valued.told(row.mode, user, low, high, begun=begun)
             calls[user] = told, valued.whole(user, valued.tables[high], valued.tables[low], farewell=not high)
             if told is not None and row.mode == "incremental":
                 columns = set(valued.tables[high].columns)
@@ -208,7 +219,8 @@ class Oracle:
             refused = known.user in server.ever_refused
             if known.told is None and not refused:
                 self.fault(f"I5: {known.user} was told of {known.key} though nothing of him changed: {call['traits']}")
-            elif call["traits"] not in (known.told, *([known.again] if refused else [])):
+            elif not any(known.means(call["traits"], told, self.world.valued.names_of(known.key))
+                         for told in (known.told, *([known.again] if refused else []))):
                 self.fault(f"I4: {call['traits']} left for {call['userId']} at {name}, meant was {known}")
             self._may_leave(name, known.key, flight)
 

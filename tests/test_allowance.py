@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +13,7 @@ from sqlalchemy import update
 
 from audiencesync.errors import AccountRefused, CallsRefused, KeyRefused, NotTaken, Unanswered
 from audiencesync.model import Trait
+from audiencesync.model.destination import NO_KINDS
 from audiencesync.report import exit_code
 from audiencesync.schedule import RateLimit
 from audiencesync.store.tables import destinations, identities
@@ -37,7 +38,8 @@ class Declaring(Paged):
     script: ClassVar[Callable[[Sequence[str], bool], Iterable[Trait]]]
     asked: ClassVar[list[tuple[tuple[str, ...], bool]]] = []
 
-    def prepare(self, keys: Sequence[str], *, create: bool) -> Iterator[Trait]:
+    def prepare(self, keys: Sequence[str], *, create: bool, kinds: Mapping[str, str] = NO_KINDS) -> Iterator[Trait]:
+        del kinds
         self.asked.append((tuple(keys), create))
         yield from type(self).script(keys, create)
 

@@ -63,8 +63,8 @@ def test_a_changed_email_is_a_change_where_people_are_found_by_it(store: Store, 
         query = content.changes("incremental", one)
         with store.read() as connection:
             assert [(row.user_id, bool(row.value), row.included) for row in connection.execute(query)] == expected
-    assert content.differ(store, part.computation_id, 1, 2, "email") == told
-    assert not content.differ(store, part.computation_id, 1, 2)
+    assert content.differ(store, followed) == told
+    assert not content.differ(store, part)
 
 
 def test_who_entered_or_left_meanwhile_is_told_once_whatever_his_email(store: Store) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.simulator import World
 
-WORLDS = 270
+WORLDS = 180
 AT_ONCE = 90
 
 EVENTS = ("initial", "incremental", "backfill", "farewell", "approved", "discarded", "sent since it was approved",

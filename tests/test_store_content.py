@@ -63,7 +63,7 @@ def expected(pasts: dict[str, Past], sync: Sync, refused: dict[str, set[str]]) -
 
 
 def flat(pages: Sequence[Page]) -> list[Told]:
-    return [tuple(call) for page in pages for call in page.calls]
+    return [call[:4] for page in pages for call in page.calls]
 
 
 def check_pages(pages: Sequence[Page], size: int) -> None:
@@ -193,7 +193,8 @@ def values_span(store: Store, valued: Valued, low: int, high: int) -> Span:
     part = span(store, "v", low, high)
     names = [tuple(traits_of(store, part.computation_id, run)) for run in (high, low)]
     shape = replace(part.envelope, computation_class="trait", traits=names[0], traits_before=names[1],
-                    missing=valued.missing if high else "null", full_row=valued.full_row)
+                    missing=valued.missing if high else "null",
+                    full_row=valued.full_row if high else valued.missing != "null")
     return replace(part, envelope=shape)
 
 
@@ -207,8 +208,12 @@ def test_values_are_told_where_dicts_say_that_they_differ(store: Store, seed: in
         low, high = sorted(rng.choices(range(LENGTH + 1), k=2))
         low, high = {"initial": (0, high), "backfill": (high, high), "farewell": (high, 0)}.get(mode, (low, high))
         mode = "incremental" if mode == "farewell" else mode
-        again = rng.choice((set(), refused))
-        sync = draft(mode, values_span(store, valued, low, high), id=SYNC, retries_due=at(9 if again else -9))
+        due = rng.choice((False, True))
+        part = values_span(store, valued, low, high)
+        sync = draft(mode, part, id=SYNC, retries_due=at(9 if due else -9))
+        with store.read() as connection:
+            touched = {row.user_id for row in connection.execute(content.changes(mode, part))}
+        again = refused if due else refused & touched
         told = {user: valued.told(mode, user, low, high) for user in AWKWARD}
         told |= {user: valued.whole(user, valued.tables[high], valued.tables[low], farewell=not high)
                  for user in again}

@@ -92,6 +92,10 @@ class Valued:
         swapped = {old: new, new: old}
         self.columns = tuple(swapped.get(name, name) for name in self.columns)
 
+    def names_of(self, key: str) -> list[str]:
+        """Every column that a computation may ever have; none of an audience."""
+        return self.names if key == self.key else []
+
     def change(self) -> None:
         """Let some values be others; columns come, go and change places."""
         if self.rng.random() < self.wandering:
@@ -121,8 +125,8 @@ class Valued:
             return dict.fromkeys(then.columns)
         return dict.fromkeys((*then.columns, *now.columns), self.gone) if self.missing else {}
 
-    def told(self, mode: str, user: str, low: int, high: int) -> Row | None:
-        """What a sync tells a user by itself; None where that is nothing."""
+    def told(self, mode: str, user: str, low: int, high: int, *, begun: bool = True) -> Row | None:
+        """What a sync tells a user by itself; None where that is nothing; `begun` says that there was one before."""
         now, then = self.tables[high], self.tables[low]
         if mode == "backfill":
             ever = any(user in table.rows for run, table in self.tables.items() if run <= high)
@@ -130,6 +134,10 @@ class Valued:
                 ever and self.missing) else None
         missing, gone = ("null", None) if not high else (self.missing, self.gone)
         before, after = then.rows.get(user), now.rows.get(user)
+        if not high and self.missing != "null" and begun:  # also whoever dropped out before, and held something
+            ever = any(user in table.rows for run, table in self.tables.items() if run <= low)
+            holds = ever if before is None else any(value is not None for value in before.values())
+            return dict.fromkeys(then.columns) if holds else None
         if before is None:
             if after is None:
                 return None
@@ -145,7 +153,7 @@ class Valued:
         else:
             whole = {**dict.fromkeys(then.columns), **after}
         differs = {name: value for name, value in whole.items() if value != before.get(name)}
-        return (whole if self.full_row else differs) if differs else None
+        return (whole if self.full_row and high else differs) if differs else None
 
     # what is to be held
 
@@ -161,11 +169,14 @@ class Valued:
                 if user in now.rows and name in now.columns:
                     values.clear()
                     values.add(now.rows[user][name])
-                elif name in then.columns and (user in now.rows or (user in then.rows and missing)):
+                elif name in then.columns and (user in now.rows or (user in then.rows and missing)
+                                               or (not run and self.missing != "null")):
                     values.clear()
                     values.add(None if user in now.rows else gone)
                 elif gone is not None and name in now.columns:
                     values.add(gone)  # of a column that came later, those who had left may be told, as in a backfill
+                if name not in now.columns:
+                    values.add(None)  # and that a former one is no more
             then = now
         return may
 

@@ -117,8 +117,8 @@ def told(envelope: Envelope, before: str | None, after: str | None, *, whole: bo
         return as_object(envelope.traits, after)
     new = dict(zip(envelope.traits, decoded(after), strict=True)) if after else {}
     missing = orjson.loads(envelope.missing or "null") if after is None else None
-    names = (*envelope.traits, *envelope.traits_before, *(envelope.traits_gone if whole else ()))
-    chosen = {name: new.get(name, missing) for name in names}
+    chosen: dict[str, Any] = dict.fromkeys(envelope.traits_gone if whole else ())
+    chosen |= {name: new.get(name, missing) for name in (*envelope.traits, *envelope.traits_before)}
     moved = before == after and (bool(envelope.follows) or not renamed(envelope))
     if before is not None and not whole and not moved:
         old = dict(zip(envelope.traits_before, decoded(before), strict=True))
