@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from operator import itemgetter
 
 from audiencesync.model import Call, Packed, Packer, Refusal
 
@@ -20,6 +21,8 @@ def pack(packer: Packer, calls: Sequence[Call], known: Mapping[str, str]) -> Pac
 
     A call that tells nothing, as of somebody who was refused and keeps what he has, needs no request.
     """
+    if not calls or {bool}.issuperset(map(type, map(itemgetter(2), calls))):  # an audience's calls are neither
+        return packer.pack_known(calls, known)
     if silent := [call for call in calls if call.value == NOTHING]:
         packed = pack(packer, [call for call in calls if call.value != NOTHING], known)
         return replace(packed, done=(*packed.done, *silent))

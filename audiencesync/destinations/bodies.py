@@ -29,6 +29,7 @@ class Bodies(Packer):
 
     def __init__(self, content: Content, most: Most, *, merge: bool = False) -> None:
         self._renderer, self._most, self._merge = Renderer(content), most, merge
+        self._events = any(envelope.send != "identify" for envelope in content.envelopes)
 
     def pack(self, calls: Sequence[Call]) -> Packed:
         """Render a page; a call over the limit is refused, where it carries several traits after each was tried."""
@@ -40,7 +41,7 @@ class Bodies(Packer):
         else:
             items = self._renderer.render(calls)
         body = FRAME.format(",".join(items)).encode()
-        objects = len(items) + body.count(b"\n")
+        objects = len(items) + (body.count(b"\n") if self._events else 0)
         # A character is at most four bytes, so a page of short calls that fits into one body needs no measuring.
         if objects <= most.calls and len(body) <= most.body and max(map(len, items)) * 4 <= most.call:
             return Packed((_of(tuple(calls if groups is None else chain(*groups)), body, objects),))

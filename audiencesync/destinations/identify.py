@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from audiencesync.destinations.track import Tracks
-from audiencesync.model import EVENTS, Call, Content, Envelope
+from audiencesync.model import EVENTS, TRAIT, Call, Content, Envelope
 
 MOST_MIXTURES = 1000
 """Templates kept of traits that travel together: of ten audiences there are as many mixtures as that."""
@@ -68,10 +68,29 @@ class Renderer:
         bare = [replace(envelope, key="", computation_id="", traits=(), missing="", full_row=False, events=EVENTS)
                 for envelope in content.envelopes]
         self._kin = [bare.index(envelope) for envelope in bare]
+        self._plain = not any(one.send != "identify" or one.computation_class == TRAIT for one in content.envelopes)
         self._mixtures: dict[tuple[int, ...], _Mixture] = {}
 
     def render(self, calls: Sequence[Call]) -> list[str]:
         """The calls as compact JSON objects, in their order; where one is several, a line end parts them."""
+        return self._memberships(calls) if self._plain else self._anything(calls)
+
+    def _memberships(self, calls: Sequence[Call]) -> list[str]:
+        """Of audiences told by identify calls, in fewer steps each."""
+        templates, email, items = self._templates, self._email, []
+        for user, span, value, included, _ in calls:
+            start, id_name, _, true, false, rest, own, _, _ = templates[span]
+            hashed = start.copy()
+            hashed.update(user.encode())
+            user_id = quote(user)
+            columns = f',"email":{user_id}' if email else ""
+            if included is not None:
+                columns += _columns(included, own)
+            items.append(f'{{"type":"identify","messageId":"as_{hashed.hexdigest()}"{id_name}{user_id}'
+                         f"{true if value else false}{columns}{rest}")
+        return items
+
+    def _anything(self, calls: Sequence[Call]) -> list[str]:
         templates, email, items = self._templates, self._email, []
         for user, span, value, included, _ in calls:
             start, id_name, traits, true, false, rest, own, send, tracks = templates[span]
