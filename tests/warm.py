@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -52,6 +52,22 @@ class Kitchen:
             pipe.close()
         self._process.wait(10)
         self._folder.cleanup()
+
+
+def run_killed(shop: Shop, points: Sequence[str], *words: str) -> tuple[Said, int]:
+    """The same until it ends with 0, a dozen times at most, killed at these failpoints first; and how often it was.
+
+    A run that is not killed may end with 75 alone: try again later.
+    """
+    killed = 0
+    for attempt in range(12):
+        point = {"AUDIENCESYNC_FAILPOINT": points[attempt]} if attempt < len(points) else {}
+        done = run(shop, *words, **point)
+        killed += done.code == -signal.SIGKILL
+        assert done.code in (0, 75, -signal.SIGKILL), (words, done.out, done.err)
+        if done.code == 0:
+            break
+    return done, killed
 
 
 @cache
