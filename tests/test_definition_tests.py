@@ -10,7 +10,7 @@ import pytest
 from audiencesync.cases import open_bench, run_case
 from audiencesync.cases.compare import same
 from audiencesync.destinations import registry
-from audiencesync.model.calls import exact
+from audiencesync.model.values import exact
 from audiencesync.project import load
 from audiencesync.project.cases import read_cases
 from tests.commands import Said, Shop

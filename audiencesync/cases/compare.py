@@ -10,8 +10,8 @@ from decimal import Decimal
 
 from audiencesync.errors import RowsDiffer
 from audiencesync.model import Audience, Chunk
-from audiencesync.model.calls import as_object, exact
 from audiencesync.model.cases import Difference, Expected
+from audiencesync.model.values import as_object, exact
 
 Values = Mapping[str, object]
 _ROUNDED = 1e-14

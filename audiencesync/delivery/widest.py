@@ -6,14 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from operator import itemgetter
 
-from audiencesync.model import Call, Packed, Packer, Refusal
+from audiencesync.model import UNTOLD, Call, Packed, Packer, Refusal
 
 WIDEST = 32_768
 """Bytes of one user's computed traits: what Segment takes of a whole call (HTTP API); others take less."""
-
-
-NOTHING = "{}"
-"""The value of a call that tells nothing."""
 
 
 def pack(packer: Packer, calls: Sequence[Call], known: Mapping[str, str]) -> Packed:
@@ -23,8 +19,8 @@ def pack(packer: Packer, calls: Sequence[Call], known: Mapping[str, str]) -> Pac
     """
     if not calls or {bool}.issuperset(map(type, map(itemgetter(2), calls))):  # an audience's calls are neither
         return packer.pack_known(calls, known)
-    if silent := [call for call in calls if call.value == NOTHING]:
-        packed = pack(packer, [call for call in calls if call.value != NOTHING], known)
+    if silent := [call for call in calls if call.value == UNTOLD]:
+        packed = pack(packer, [call for call in calls if call.value != UNTOLD], known)
         return replace(packed, done=(*packed.done, *silent))
     wide = [(call, size) for call in calls if isinstance(call.value, str) and len(call.value) * 4 > WIDEST
             and (size := len(call.value.encode())) > WIDEST]

@@ -4,6 +4,7 @@ from audiencesync.model.calls import (
     EVENT_KINDS,
     EVENTS,
     TRAIT,
+    UNTOLD,
     Batch,
     Call,
     Channel,
@@ -13,11 +14,6 @@ from audiencesync.model.calls import (
     Packer,
     Receipt,
     Refusal,
-    as_object,
-    decoded,
-    digits,
-    exact,
-    spelt,
 )
 from audiencesync.model.definitions import (
     EVERYWHERE,
@@ -49,6 +45,7 @@ from audiencesync.model.syncs import (
     Sync,
 )
 from audiencesync.model.troubles import ALERTS, Trouble
+from audiencesync.model.values import as_object, decoded, digits, exact, spelt
 
 __all__ = [
     "ALERTS",
@@ -57,6 +54,7 @@ __all__ = [
     "EVERYWHERE",
     "ID_COLUMNS",
     "TRAIT",
+    "UNTOLD",
     "Ago",
     "AlertChannel",
     "Audience",

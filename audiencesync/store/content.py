@@ -23,12 +23,12 @@ from sqlalchemy import (
     select,
 )
 
-from audiencesync.model import TRAIT, Call, Page, Span, Sync
+from audiencesync.model import TRAIT, UNTOLD, Call, Page, Span, Sync
 from audiencesync.store import values
 from audiencesync.store.connect import Store
 from audiencesync.store.included import included_column
 from audiencesync.store.tables import memberships, rejections
-from audiencesync.store.values import NOTHING, as_of, renamed
+from audiencesync.store.values import as_of, renamed
 
 
 def differ(store: Store, span: Span) -> bool:
@@ -150,7 +150,7 @@ def as_calls(span: Span, index: int, columns: list[list[Any]], *, whole: bool) -
     each: Iterable[bool | str] = map(told, *traits) if traits else map(bool, members)
     over = map(not_, members) if traits else repeat(False)
     calls = list(map(_as_call, zip(users, repeat(index), each, included, over, strict=False)))
-    return [call for call in calls if call.value != NOTHING] if not whole and renamed(span.envelope) else calls
+    return [call for call in calls if call.value != UNTOLD] if not whole and renamed(span.envelope) else calls
 
 
 def _streams(store: Store, sync: Sync, size: int, table: FromClause, *, retried: bool) -> list[Iterator[list[Call]]]:

@@ -14,7 +14,7 @@ from audiencesync.store.connect import Store
 from audiencesync.store.content import in_columns
 from audiencesync.store.runs import Due
 from audiencesync.store.stage import Stage, staged
-from audiencesync.store.tables import UserId, computations, memberships
+from audiencesync.store.tables import UserId, memberships
 from audiencesync.store.traits import traits_of
 from audiencesync.store.values import as_of
 
@@ -29,14 +29,11 @@ _kept = Table(
 def shipped(store: Store, due: Due) -> Shipped:
     """A computation's table as of its last run, which another run meanwhile does not change; it must have one."""
     assert due.run is not None
-    with store.read() as connection:
-        kind = connection.execute(select(computations.c.kind)
-                                  .where(computations.c.id == due.computation_id)).scalar_one()
-    valued = kind == TRAIT
+    valued = due.kind == TRAIT
     traits = traits_of(store, due.computation_id, due.run.number)
     rows = _columns(memberships, valued=valued).where(memberships.c.computation_id == due.computation_id,
                                                       as_of(due.run.number))
-    return Shipped(table_of(kind, due.key), traits, _chunks(store, rows, list(traits)))
+    return Shipped(table_of(due.kind, due.key), traits, _chunks(store, rows, list(traits)))
 
 
 def _columns(table: FromClause, *, valued: bool) -> Select[tuple[str, str]]:

@@ -32,7 +32,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import CreateTable, DropTable
 
-from audiencesync.model import TRAIT, Envelope, Left, Span, Sync
+from audiencesync.model import TRAIT, UNTOLD, Envelope, Left, Span, Sync
 from audiencesync.store import values
 from audiencesync.store.connect import Store
 from audiencesync.store.content import changes, retries
@@ -148,7 +148,7 @@ def _counted(held: Stage, span: Span, net: tuple[int, int], moved: int) -> Chang
     if renamed(span.envelope):
         entered = exited = told = 0
         for _, member, _, before, after in _in_order(held, changes("incremental", span, planned)):
-            if values.told(span.envelope, before, after, whole=False) != values.NOTHING:
+            if values.told(span.envelope, before, after, whole=False) != UNTOLD:
                 entered, exited, told = entered + (before is None), exited + (not member), told + 1
         return Change(net, entered - moved, exited, moved, told - entered - exited)
     rows = changes("incremental", span, planned).subquery()

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 import orjson
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from audiencesync.model import Content, Envelope, Sync
 from audiencesync.store.connect import Store
@@ -65,8 +65,13 @@ def last_envelope(store: Store, destination: str, computation_id: int) -> Envelo
     An empty one where there was none: nobody was told, so no body will be made of it.
     """
     with store.read() as connection:
-        frozen = connection.execute(
-            select(spans.c.envelope).join(syncs, syncs.c.id == spans.c.sync_id)
-            .where(syncs.c.destination == destination, spans.c.computation_id == computation_id)
-            .order_by(syncs.c.id.desc()).limit(1)).scalar()
+        return envelope_at(connection, destination, computation_id)
+
+
+def envelope_at(connection: Connection, destination: str, computation_id: int) -> Envelope:
+    """The same by a connection at hand."""
+    frozen = connection.execute(
+        select(spans.c.envelope).join(syncs, syncs.c.id == spans.c.sync_id)
+        .where(syncs.c.destination == destination, spans.c.computation_id == computation_id)
+        .order_by(syncs.c.id.desc()).limit(1)).scalar()
     return NOTHING if frozen is None else envelope_of(orjson.loads(frozen))

@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
-import orjson
 from sqlalchemy import Connection, Select, func, select
 
 from audiencesync.model import TRAIT, Envelope, Span
 from audiencesync.store.connect import Store
 from audiencesync.store.content import changes
+from audiencesync.store.positions import envelope_at
 from audiencesync.store.tables import memberships, positions, rejections, runs
 from audiencesync.store.tables import spans as spans_table
 from audiencesync.store.tables import syncs as syncs_table
-from audiencesync.store.traits import read_traits
+from audiencesync.store.traits import traits_at
 from audiencesync.store.views import Known
 
 
@@ -145,14 +145,8 @@ def _span(connection: Connection, one: Known, name: str, from_run: int, to_run: 
     """A span that is only counted; of computed traits what its runs found, and what was said of those who drop out."""
     envelope = Envelope(one.key, one.id_kind or "", "", "", "", one.kind)
     if one.kind == TRAIT:
-        found = select(runs.c.traits).where(runs.c.computation_id == one.computation_id)
-        after, before = (tuple(read_traits(connection.execute(found.where(runs.c.number == run)).scalar()))
-                         for run in (to_run, from_run))
-        last = connection.execute(
-            select(spans_table.c.envelope).join(syncs_table, syncs_table.c.id == spans_table.c.sync_id)
-            .where(syncs_table.c.destination == name, spans_table.c.computation_id == one.computation_id)
-            .order_by(syncs_table.c.id.desc()).limit(1)).scalar()
-        missing = orjson.loads(last).get("missing", "null") if last else "null"
+        after, before = (tuple(traits_at(connection, one.computation_id, run)) for run in (to_run, from_run))
+        missing = envelope_at(connection, name, one.computation_id).missing
         envelope = replace(envelope, traits=after, traits_before=before, missing=missing)
     return Span(one.computation_id, one.key, from_run, to_run, envelope)
 

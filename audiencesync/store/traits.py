@@ -19,9 +19,14 @@ BOOLEAN = "boolean"
 
 def traits_of(store: Store, computation_id: int, run: int) -> dict[str, str]:
     """The kind of value by the name of each trait that a run found, in the order of its values; none of an audience."""
-    query = select(runs.c.traits).where(runs.c.computation_id == computation_id, runs.c.number == run)
     with store.read() as connection:
-        return read_traits(connection.execute(query).scalar())
+        return traits_at(connection, computation_id, run)
+
+
+def traits_at(connection: Connection, computation_id: int, run: int) -> dict[str, str]:
+    """The same by a connection at hand."""
+    query = select(runs.c.traits).where(runs.c.computation_id == computation_id, runs.c.number == run)
+    return read_traits(connection.execute(query).scalar())
 
 
 def read_traits(text: str | None) -> dict[str, str]:

@@ -29,12 +29,9 @@ from sqlalchemy import (
     true,
 )
 
-from audiencesync.model import Envelope, Span, as_object, decoded, digits
+from audiencesync.model import UNTOLD, Envelope, Span, as_object, decoded, digits
 from audiencesync.store.included import included_column
 from audiencesync.store.tables import memberships, rejections
-
-NOTHING = "{}"
-"""What somebody is told to whom there is nothing to tell."""
 
 
 def as_of(run: int, table: FromClause = memberships) -> ColumnElement[bool]:
@@ -112,7 +109,7 @@ def refused(span: Span, mine: ColumnElement[bool]) -> Select[Any]:
 def told(envelope: Envelope, before: str | None, after: str | None, *, whole: bool) -> str:
     """The traits that a user is told, as the text of a JSON object; `whole` says that all of his are."""
     if after is None and not envelope.missing:
-        return NOTHING
+        return UNTOLD
     if before is None and after is not None and not whole and not envelope.full_row and envelope.missing == "null":
         return as_object(envelope.traits, after)
     new = dict(zip(envelope.traits, decoded(after), strict=True)) if after else {}

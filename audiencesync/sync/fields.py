@@ -52,11 +52,13 @@ def unfit(store: Store, name: str, destination: Destination, kinds: Mapping[str,
 def _unfit(store: Store, name: str, names: Collection[str], *, lately: bool) -> Mapping[str, Unfit]:
     """By the name of a field, why it takes no value."""
     seen = identities.known(store, name, [f"unfit:{field}" for field in names])
-    found = {}
+    if not seen:
+        return {}
+    found, now = {}, _now(store)
     for of, value in seen.items():
         said = orjson.loads(value)
         patience = SOON if said["status"] == "waiting" else PATIENCE
-        if not lately or _now(store) - datetime.fromisoformat(said["at"]) < patience:
+        if not lately or now - datetime.fromisoformat(said["at"]) < patience:
             found[of.partition(":")[2]] = Unfit(said["why"], said["status"])
     return found
 
